@@ -1,0 +1,160 @@
+"""
+Tensors by name, dtype and shape, on both sides, without any tensor's values: the inventories.
+
+The dtype table is the one place that says how a dtype is called, how wide it is and where it can be stored. Dtypes go
+by torch's names (`float32`, `bfloat16`) on both sides; the readers translate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+
+Shape = tuple[int, ...]
+Kind = Literal["float", "int", "bool", "complex", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """
+    One dtype: its bytes per element in memory, its numpy dtype (native byte order) and how safetensors calls it.
+
+    `safetensors` is None where the format cannot hold it. Kind `other` has no torch counterpart: such a variable is
+    listed, never converted; `numpy` is then None where no element has a fixed size (string, variant, resource).
+    """
+
+    name: str
+    kind: Kind
+    itemsize: int
+    numpy: np.dtype[np.generic] | None
+    safetensors: str | None = None
+
+
+def _dtype(name: str, kind: Kind, numpy: object, safetensors: str | None = None) -> DType:
+    dtype = np.dtype(numpy)  # type: ignore[call-overload]
+    return DType(name, kind, dtype.itemsize, dtype, safetensors)
+
+
+#: Every dtype that can stand in an inventory.
+DTYPES: dict[str, DType] = {
+    dtype.name: dtype
+    for dtype in (
+        _dtype("float64", "float", "f8", "F64"),
+        _dtype("float32", "float", "f4", "F32"),
+        _dtype("float16", "float", "f2", "F16"),
+        _dtype("bfloat16", "float", ml_dtypes.bfloat16, "BF16"),
+        _dtype("float8_e5m2", "float", ml_dtypes.float8_e5m2, "F8_E5M2"),
+        _dtype("float8_e4m3fn", "float", ml_dtypes.float8_e4m3fn, "F8_E4M3"),
+        _dtype("float8_e5m2fnuz", "float", ml_dtypes.float8_e5m2fnuz, "F8_E5M2FNUZ"),
+        _dtype("float8_e4m3fnuz", "float", ml_dtypes.float8_e4m3fnuz, "F8_E4M3FNUZ"),
+        _dtype("int64", "int", "i8", "I64"),
+        _dtype("int32", "int", "i4", "I32"),
+        _dtype("int16", "int", "i2", "I16"),
+        _dtype("int8", "int", "i1", "I8"),
+        _dtype("uint64", "int", "u8", "U64"),
+        _dtype("uint32", "int", "u4", "U32"),
+        _dtype("uint16", "int", "u2", "U16"),
+        _dtype("uint8", "int", "u1", "U8"),
+        _dtype("bool", "bool", "?", "BOOL"),
+        _dtype("complex64", "complex", "c8", "C64"),
+        _dtype("complex128", "complex", "c16"),
+        _dtype("float8_e4m3b11fnuz", "other", ml_dtypes.float8_e4m3b11fnuz),
+        _dtype("qint8", "other", "i1"),
+        _dtype("quint8", "other", "u1"),
+        _dtype("qint16", "other", "i2"),
+        _dtype("quint16", "other", "u2"),
+        _dtype("qint32", "other", "i4"),
+        _dtype("int4", "other", ml_dtypes.int4),
+        _dtype("uint4", "other", ml_dtypes.uint4),
+        _dtype("int2", "other", ml_dtypes.int2),
+        _dtype("uint2", "other", ml_dtypes.uint2),
+        _dtype("float4_e2m1fn", "other", ml_dtypes.float4_e2m1fn),
+        DType("string", "other", 0, None),
+        DType("variant", "other", 0, None),
+        DType("resource", "other", 0, None),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """
+    One variable as a checkpoint's index describes it; no value of it has been read.
+
+    `shard`, `offset` (bytes) and `nbytes` say where its stored bytes lie; (shard, offset) is the order to read in.
+    `crc32c` is the checksum (unmasked) of those bytes, None where the format has none.
+    `slot_of` names the variable whose optimizer slot this is, "" marks a counter of the optimizer or the training loop
+    (`beta1_power`), None is neither. `unreadable` says why the values cannot be had, "" where they can.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    shard: int = 0
+    offset: int = 0
+    nbytes: int = 0
+    crc32c: int | None = None
+    slot_of: str | None = None
+    unreadable: str = ""
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class CheckpointInventory:
+    """
+    What a checkpoint holds. `trainable` names the variables that the original trains, None where no file says so.
+    """
+
+    variables: Mapping[str, TensorRef]
+    trainable: frozenset[str] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """
+        sha256 (hex) over name, dtype, shape and crc32c of every variable, sorted by name: which weights these are.
+
+        It is known without reading them, and it does not depend on how they are spread over files.
+        """
+        lines = (f"{v.name}\0{v.dtype}\0{list(v.shape)}\0{v.crc32c}\n" for _, v in sorted(self.variables.items()))
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRef:
+    """
+    One entry of a module's state_dict. `tied_to` is the first name of the same Parameter, None if this is the first.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    kind: Literal["parameter", "buffer"] = "parameter"
+    tied_to: str | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInventory:
+    """What a module's state_dict holds, in its order; non-persistent buffers are not in it."""
+
+    parameters: Mapping[str, ParameterRef]
+
+
+def elements(refs: Iterable[TensorRef | ParameterRef]) -> int:
+    """How many elements they have in all."""
+    return sum(ref.elements for ref in refs)
