@@ -1,0 +1,81 @@
+"""
+Reading checkpoints: `open(path)` finds out what lies there and gives a `Checkpoint`.
+
+    >>> with checkpoints.open("models/model.ckpt-700") as checkpoint:
+    ...     for ref in checkpoint.inventory.variables.values():
+    ...         values = checkpoint.read(ref)
+
+No TensorFlow, no code from the file, and no bytes that were not checked. Nothing here knows of mappings or modules.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from t2t.checkpoints.bundle import Bundle
+from t2t.checkpoints.locate import locate
+from t2t.problems import Problem
+from t2t.tensors import CheckpointInventory, TensorRef
+
+__all__ = ["READERS", "Checkpoint", "open"]
+
+
+class Checkpoint(Protocol):
+    """
+    An open checkpoint, of whatever format.
+
+    `path` is what was found, as people know it; `notes` what there is to say about opening it; `files` every file that
+    is read. The variables of the inventory are sorted by name, numbers in names as numbers.
+    """
+
+    path: str
+    notes: tuple[Problem, ...]
+    files: tuple[str, ...]
+    inventory: CheckpointInventory
+
+    def read(self, ref: TensorRef, out: np.ndarray[tuple[int], np.dtype[np.uint8]] | None = None) -> np.ndarray:
+        """
+        The variable's values: `ref.shape`, its numpy dtype in native byte order, C order.
+
+        `out` is a buffer of at least `ref.nbytes` bytes; the values then lie in it, and it may be used again.
+        Raises CheckpointError: T2T602, T2T606 (unreadable), T2T607 (too short), T2T608 (checksum), T2T609 or T2T611.
+        """
+        ...
+
+    def view(self, ref: TensorRef) -> np.ndarray:
+        """The same, read-only; without a copy where the format and the alignment allow it. Outlives `close`."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError T2T609 if a file was replaced or written to since the checkpoint was opened."""
+        ...
+
+    def close(self) -> None:
+        """Closes every file. A checkpoint is also a context manager that does this."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+#: Each format that `locate` finds, and what opens it: (path, notes from finding it, whether to check checksums).
+READERS: dict[str, Callable[[str, tuple[Problem, ...], bool], Checkpoint]] = {"bundle": Bundle}
+
+
+def open(path: str | os.PathLike[str], checksums: bool = True) -> Checkpoint:  # noqa: A001 - `checkpoints.open` reads well
+    """
+    Opens the checkpoint that `path` means: a prefix, one of its files, a state file or a directory (see `locate`).
+
+    With `checksums=False` the tensors' checksums are not checked; those of the index always are.
+    Raises CheckpointError with all the reasons.
+    """
+    found = locate(os.fspath(path))
+    return READERS[found.format](found.path, found.notes, checksums)

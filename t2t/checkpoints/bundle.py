@@ -1,0 +1,386 @@
+"""
+TensorFlow's V2 checkpoints ("tensor bundles"), read without TensorFlow.
+
+    <prefix>.index                  a table (table.py) of one header and one entry for each tensor (entries.py)
+    <prefix>.data-00000-of-00002    the tensors' bytes: row-major, no header, no padding, at the entries' offsets
+    <prefix>.data-00001-of-00002
+    <prefix>.meta                   TF1 only: the graph (meta.py)
+
+Nothing is believed: the order of checks is the table's structure and checksums, the header, each entry by itself, the
+entries against the data files' sizes and against each other. Only then can bytes be read, and each tensor's checksum is
+checked on the way. No memory is ever asked for by a number from the file that the size of a real file does not bound.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import re
+import stat
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+import google_crc32c
+import numpy as np
+
+from t2t.checkpoints import meta, table
+from t2t.checkpoints.entries import Entry, Header, entry, header, part_of
+from t2t.checkpoints.files import Identity, described, identity, names_in, open_regular, read_all, reason, refusal
+from t2t.checkpoints.protobuf import Corrupt
+from t2t.checkpoints.slots import with_slots
+from t2t.names import OUTPUT_SUFFIX, shown
+from t2t.problems import CheckpointError, Location, Problem
+from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
+
+Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
+
+MAX_INDEX = 256 * 2**20
+#: More data files are never open at once: a checkpoint may have more than a process may open.
+MAX_OPEN = 64
+#: Bytes are checked in pieces of this size, while they are still in the processor's cache.
+PIECE = 2**20
+#: The lowest limits of the numpy versions that t2t supports.
+MAX_NUMPY_RANK = 32
+MAX_NUMPY_BYTES = 2**63 - 1
+
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+_SHARD_COUNT = re.compile(r"-of-([0-9]{5,})\Z")
+_DIGITS = re.compile("([0-9]+)")
+
+
+class Bundle:
+    """
+    An open checkpoint; see `t2t.checkpoints.Checkpoint` for what its members promise.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, path: str, notes: tuple[Problem, ...] = (), checksums: bool = True) -> None:
+        self.path = path
+        self._checksums = checksums
+        self._index = f"{path}.index"
+        self._fds: dict[int, int] = {}
+        self._maps: dict[int, mmap.mmap] = {}
+        self._closed = False
+
+        data, found = read_all(self._index, MAX_INDEX)
+        bundle, entries = _decoded(data, self._index)
+        self._shards = [f"{path}.data-{shard:05}-of-{bundle.shards:05}" for shard in range(bundle.shards)]
+        self._identities = {self._index: identity(found), **_stat_all(self._shards)}
+        sizes = [self._identities[shard][2] for shard in self._shards]
+        _check_places(entries, sizes, self._shards, self._index)
+
+        graph = f"{path}.meta"
+        self.inventory = CheckpointInventory(_variables(entries, bundle.big_endian), meta.trainable(graph))
+        self.files = (self._index, *self._shards, *((graph,) if os.path.lexists(graph) else ()))
+        self.notes = (*notes, *_slow_checksums(self._index, checksums), *_other_saves(path, bundle.shards))
+
+    def read(self, ref: TensorRef, out: Bytes | None = None) -> np.ndarray:
+        """The variable's values, over the beginning of `out` or over memory of their own."""
+        dtype = self._readable(ref)
+        if out is not None and (out.dtype != np.uint8 or out.ndim != 1 or out.size < ref.nbytes):
+            raise ValueError(f"out has {out.size} elements of {out.dtype}, but {ref.nbytes} bytes are needed")
+        if out is None:
+            try:
+                out = np.empty(ref.nbytes, np.uint8)
+            except MemoryError as error:
+                message = f"{shown(ref.name)}: no memory for its {ref.nbytes} bytes"
+                raise refusal("T2T611", message, self._shards[ref.shard]) from error
+        out = out[: ref.nbytes]
+        crc = self._fill(ref, out)
+        self._check(ref, out, crc)
+        return out.view(dtype).reshape(ref.shape)
+
+    def view(self, ref: TensorRef) -> np.ndarray:
+        """The variable's values, read-only, over the mapped file where they are aligned, else over a copy."""
+        dtype = self._readable(ref)
+        if ref.nbytes == 0 or ref.offset % dtype.alignment:
+            array = self.read(ref)
+            array.flags.writeable = False
+            return array
+        stored = np.frombuffer(self._map(ref.shard), np.uint8, ref.nbytes, ref.offset)
+        self._check(ref, stored, google_crc32c.extend(0, stored) if self._checksums else ref.crc32c)
+        return stored.view(dtype).reshape(ref.shape)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError T2T609 if a file that was opened is another one by now, or has been written to."""
+        for path, before in self._identities.items():
+            try:
+                same = identity(os.stat(path)) == before
+            except OSError as error:
+                raise refusal("T2T609", f"the file changed while it was read: {reason(error)}", path) from error
+            if not same:
+                raise _changed(path)
+
+    def close(self) -> None:
+        """Closes every file. Views stay valid."""
+        self._closed = True
+        self._maps.clear()  # a view keeps its map alive
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _readable(self, ref: TensorRef) -> np.dtype[np.generic]:
+        dtype = DTYPES[ref.dtype].numpy if ref.dtype in DTYPES else None
+        if ref.unreadable or dtype is None:
+            raise refusal("T2T606", f"{shown(ref.name)}: {ref.unreadable}", self._index)
+        return dtype
+
+    def _fill(self, ref: TensorRef, out: Bytes) -> int | None:
+        """Reads the stored bytes into `out`; their crc32c, or the stored one if it is not to be checked."""
+        if ref.nbytes == 0:
+            return 0 if self._checksums else ref.crc32c
+        fd = self._fd(ref.shard)
+        crc = 0
+        at = 0
+        while at < ref.nbytes:
+            piece = out[at : at + PIECE]
+            try:
+                count = os.preadv(fd, [piece.data], ref.offset + at)
+            except OSError as error:
+                message = f"{shown(ref.name)}: cannot be read: {reason(error)}"
+                raise refusal("T2T602", message, self._shards[ref.shard]) from error
+            if count == 0:
+                message = f"{shown(ref.name)}: the file ends at byte {ref.offset + at}, but had more when it was opened"
+                raise refusal("T2T607", message, self._shards[ref.shard])
+            if self._checksums:
+                crc = google_crc32c.extend(crc, piece[:count])
+            at += count
+        return crc if self._checksums else ref.crc32c
+
+    def _check(self, ref: TensorRef, stored: Bytes, crc: int | None) -> None:
+        if crc != ref.crc32c:
+            message = (
+                f"{shown(ref.name)}: checksum mismatch, shard {ref.shard}, offset {ref.offset} "
+                f"(stored 0x{ref.crc32c:08x}, computed 0x{crc:08x})"
+            )
+            raise refusal("T2T608", message, self._shards[ref.shard], "the file is damaged: copy it again")
+        if ref.dtype == "bool" and stored.size and (largest := int(stored.max())) > 1:
+            message = f"{shown(ref.name)}: a bool is stored as the byte {largest}, but can only be 0 or 1"
+            raise refusal("T2T606", message, self._shards[ref.shard])
+
+    def _fd(self, shard: int) -> int:
+        """The data file, opened when it is first needed; the one that was not used for the longest time makes room."""
+        if self._closed:
+            raise ValueError("the checkpoint is closed")
+        fd = self._fds.pop(shard, None)
+        if fd is None:
+            path = self._shards[shard]
+            fd, found = open_regular(path)
+            if identity(found) != self._identities[path]:
+                os.close(fd)
+                raise _changed(path)
+            if len(self._fds) >= MAX_OPEN:
+                os.close(self._fds.pop(next(iter(self._fds))))
+        self._fds[shard] = fd
+        return fd
+
+    def _map(self, shard: int) -> mmap.mmap:
+        fd = self._fd(shard)
+        path = self._shards[shard]
+        if identity(os.fstat(fd)) != self._identities[path]:
+            # Reading beyond the end of a file that was shortened would kill the process.
+            raise _changed(path)
+        if shard not in self._maps:
+            if len(self._maps) >= MAX_OPEN:
+                self._maps.clear()
+            try:
+                self._maps[shard] = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            except OSError as error:
+                raise refusal("T2T602", f"cannot be mapped: {reason(error)}", path) from error
+        return self._maps[shard]
+
+
+def _decoded(data: bytes, path: str) -> tuple[Header, dict[bytes, Entry]]:
+    """Header and entries of an index, each right by itself. The one place where Corrupt gets its file."""
+    try:
+        if data and not data.endswith(table.MAGIC) and (known := described(data)):
+            raise Corrupt(f"this is {known[0]}", "T2T603", known[1])
+        rows = table.entries(data)
+        first, value = next(rows, (None, b""))
+        if first != b"":
+            raise Corrupt("the table has no header, so it is no checkpoint's index")
+        bundle = header(value)
+        return bundle, {key: _checked_entry(key, value, bundle) for key, value in rows}
+    except Corrupt as error:
+        raise refusal(error.code, str(error), path, error.hint) from error
+
+
+def _checked_entry(key: bytes, value: bytes, bundle: Header) -> Entry:
+    try:
+        tensor = entry(value)
+        if not 0 <= tensor.shard < bundle.shards:
+            raise Corrupt(f"its bytes are in shard {tensor.shard}, but there are {bundle.shards} shards")
+        if tensor.offset < 0 or tensor.size < 0:
+            raise Corrupt(f"its bytes have the offset {tensor.offset} and the size {tensor.size}")
+        if not tensor.slices:
+            _check_size(tensor)
+        return tensor
+    except Corrupt as error:
+        code = "T2T605" if error.code == "T2T604" else error.code
+        raise Corrupt(f"{table.shown_key(key)}: {error}", code) from error
+
+
+def _check_size(tensor: Entry) -> None:
+    elements = math.prod(tensor.shape)
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is not None and dtype.numpy is not None and tensor.size != elements * dtype.itemsize:
+        needed = elements * dtype.itemsize
+        raise Corrupt(f"{tensor.size} bytes are stored, but {tensor.dtype} {list(tensor.shape)} needs {needed}")
+    # Each string has a length of at least one byte, and all lengths together have a checksum of four.
+    if tensor.dtype == "string" and tensor.size < elements + 4:
+        needed = elements + 4
+        raise Corrupt(f"{tensor.size} bytes are stored, but string {list(tensor.shape)} needs at least {needed}")
+
+
+def _stat_all(shards: list[str]) -> dict[str, Identity]:
+    """What each data file is now; raises CheckpointError T2T607 that lists every missing one."""
+    identities = {}
+    missing = []
+    for number, shard in enumerate(shards):
+        try:
+            found = os.stat(shard)
+        except FileNotFoundError:
+            message = f"shard {number} of {len(shards)} missing: {shown(os.path.basename(shard))}"
+            missing.append(Problem("T2T607", message, Location(shard), "the save or the copy is incomplete"))
+        except OSError as error:
+            raise refusal("T2T602", f"cannot be opened: {reason(error)}", shard) from error
+        else:
+            if not stat.S_ISREG(found.st_mode):
+                raise refusal("T2T602", "not a regular file", shard)
+            identities[shard] = identity(found)
+    if missing:
+        raise CheckpointError(missing)
+    return identities
+
+
+def _check_places(entries: dict[bytes, Entry], sizes: list[int], shards: list[str], index: str) -> None:
+    """Raises CheckpointError for bytes behind the end of a data file (T2T607), or that two tensors share (T2T605)."""
+    places = sorted((e.shard, e.offset, e.size, key) for key, e in entries.items() if not e.slices)
+    beyond = [place for place in places if place[1] + place[2] > sizes[place[0]]]
+    if beyond:
+        # One problem for each file that is too short, not one for each variable.
+        count = Counter(place[0] for place in beyond)
+        first = {shard: (offset, size, key) for shard, offset, size, key in reversed(beyond)}
+        raise CheckpointError(
+            Problem(
+                "T2T607",
+                f"{table.shown_key(key)}: needs bytes {offset} to {offset + size}, but the file has {sizes[shard]}"
+                + (f" (the same for {count[shard] - 1} more variables)" if count[shard] > 1 else ""),
+                Location(shards[shard]),
+                "the file is cut off, or of another save: copy it again",
+            )
+            for shard, (offset, size, key) in sorted(first.items())
+        )
+    last_shard, last_end, last_key = -1, 0, b""
+    for shard, offset, size, key in places:
+        if size == 0:
+            continue
+        if shard == last_shard and offset < last_end:
+            message = f"{table.shown_key(key)}: its bytes are also those of {table.shown_key(last_key)}"
+            raise refusal("T2T605", message, index)
+        last_shard, last_end, last_key = shard, offset + size, key
+
+
+def _variables(entries: dict[bytes, Entry], big_endian: bool) -> dict[str, TensorRef]:
+    """The variables by the names that a mapping uses, sorted."""
+    partitioned = {key for key, tensor in entries.items() if tensor.slices}
+    keys = {
+        key.decode("utf-8", "surrogateescape"): tensor
+        for key, tensor in entries.items()
+        if not (partitioned and key[0] == 0 and part_of(key) in partitioned)
+    }
+    keys.pop(OBJECT_GRAPH, None)
+    refs = [
+        TensorRef(
+            name,
+            tensor.dtype,
+            tensor.shape,
+            tensor.shard,
+            tensor.offset,
+            tensor.size,
+            None if tensor.slices else tensor.crc32c,
+            unreadable=_unreadable(tensor, big_endian),
+        )
+        for name, tensor in zip(_names(list(keys)), keys.values(), strict=True)
+    ]
+    return with_slots({ref.name: ref for ref in sorted(refs, key=lambda ref: _natural(ref.name))})
+
+
+def _names(keys: list[str]) -> list[str]:
+    """The keys without the suffixes that say nothing, as far as names stay unique."""
+    short = [key.removesuffix(OUTPUT_SUFFIX).removesuffix(VALUE_SUFFIX) or key for key in keys]
+    count = Counter(short)
+    taken = set(keys)
+    return [
+        name if name == key or (count[name] == 1 and name not in taken) else key
+        for key, name in zip(keys, short, strict=True)
+    ]
+
+
+def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key to sort by: digits count as the number that they are, however many there are."""
+    parts: list[str | tuple[int, str]] = list(_DIGITS.split(name))
+    for i in range(1, len(parts), 2):
+        digits = str(parts[i]).lstrip("0")
+        parts[i] = len(digits), digits
+    return parts, name
+
+
+def _unreadable(tensor: Entry, big_endian: bool) -> str:
+    """Why the values cannot be had, "" where they can."""
+    if tensor.slices:
+        return f"a partitioned variable (of {tensor.slices} parts) is not read yet"
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None:
+        return f"its dtype is {tensor.dtype}, which TensorFlow does not have"
+    if dtype.kind == "other":
+        return f"values of dtype {tensor.dtype} are not read yet"
+    if big_endian:
+        return "values of a big-endian checkpoint are not read yet"
+    axes = [size for size in tensor.shape if size]
+    if len(tensor.shape) > MAX_NUMPY_RANK or math.prod(axes) * dtype.itemsize > MAX_NUMPY_BYTES:
+        return "its shape is one that numpy arrays cannot have"
+    return ""
+
+
+def _changed(path: str) -> CheckpointError:
+    return refusal("T2T609", "the file changed while it was read", path, "wait until the save is complete")
+
+
+def _slow_checksums(path: str, checksums: bool) -> tuple[Problem, ...]:
+    if not checksums or google_crc32c.implementation == "c":
+        return ()
+    message = f"checksums are computed by the {google_crc32c.implementation} version of google-crc32c, very slowly"
+    return (Problem("T2T612", message, Location(path), "install google-crc32c with its C library", "warning"),)
+
+
+def _other_saves(path: str, shards: int) -> tuple[Problem, ...]:
+    """A warning for data files that lie beside this checkpoint's, of the same name with another number of shards."""
+    folder, base = os.path.split(path)
+    counts = set()
+    for name in names_in(folder):
+        if name.startswith(f"{base}.data-") and (match := _SHARD_COUNT.search(name)):
+            counts.add(int(match[1]))
+    counts.discard(shards)
+    return tuple(
+        Problem(
+            "T2T613",
+            f"data files of another save (of {count} shards) lie beside those of this checkpoint (of {shards} shards)",
+            Location(f"{path}.index"),
+            "they are not read: remove them",
+            "warning",
+        )
+        for count in sorted(counts)
+    )

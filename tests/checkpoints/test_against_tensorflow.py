@@ -1,0 +1,137 @@
+"""Every bundle at hand, and bundles with everything that TensorFlow can write, read as TensorFlow reads them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from t2t import checkpoints
+from t2t.tensors import DTYPES
+from tests.checkpoints import writing
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs tensorflow")
+
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+#: TensorFlow's names that are not torch's.
+NAMES = {"half": "float16", "float": "float32", "double": "float64"}
+TIME_LIMIT = 300
+
+
+class Oracle(NamedTuple):
+    """What TensorFlow read: for each prefix and key, dtype, shape and the bytes (None for strings)."""
+
+    folder: Path
+    bundles: dict[str, dict[str, tuple[str, list[int], bytes | None]]]
+
+
+def real_prefixes() -> list[str]:
+    from tests.conftest import SHARED_DATA
+
+    if not SHARED_DATA.is_dir():
+        return []
+    found = sorted(path.with_suffix("") for path in SHARED_DATA.resolve().rglob("*.index"))
+    return [str(path) for path in found if list(path.parent.glob(f"{path.name}.data-00000-of-*"))]
+
+
+REAL = real_prefixes()
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    folder = tmp_path_factory.mktemp("tensorflow")
+    # TensorFlow reads a bundle of our own writer, too: what the other tests build on it is then a checkpoint.
+    tensors = {"b": writing.floats(1, 2, shard=1), "a": writing.Tensor(3, (), b"\1\0\0\0"), "c/d": writing.floats(3)}
+    written = writing.bundle(folder / "written", tensors, shards=2, compression=1)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
+    script = Path(__file__).with_name("with_tensorflow.py")
+    subprocess.run([sys.executable, script, folder, *REAL, written], check=True, env=environment, timeout=TIME_LIMIT)
+    values = (folder / "values.bin").read_bytes()
+    manifest: dict[str, dict[str, Any]] = json.loads((folder / "manifest.json").read_text())
+    return Oracle(
+        folder,
+        {
+            prefix: {
+                key: (NAMES.get(dtype, dtype), shape, None if size is None else values[offset : offset + size])
+                for key, (dtype, shape, offset, size) in variables.items()
+            }
+            for prefix, variables in manifest.items()
+        },
+    )
+
+
+def assert_same(prefix: str, oracle: Oracle, unreadable: frozenset[str] = frozenset()) -> None:
+    """Everything in the inventory is what TensorFlow reads, bit for bit; only `unreadable` dtypes have no values."""
+    expected = oracle.bundles[prefix]
+    with checkpoints.open(prefix) as checkpoint:
+        variables = checkpoint.inventory.variables
+        buffer = np.empty(max((ref.nbytes for ref in variables.values()), default=0), np.uint8)
+
+        assert set(variables) == {key.removesuffix(SUFFIX) for key in expected} - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+        for key, (dtype, shape, stored) in expected.items():
+            if key == "_CHECKPOINTABLE_OBJECT_GRAPH":
+                continue
+            ref = variables[key.removesuffix(SUFFIX)]
+            assert (ref.dtype, list(ref.shape)) == (dtype, shape), key
+            assert bool(ref.unreadable) == (dtype in unreadable), key
+            if not ref.unreadable:
+                for values in (checkpoint.read(ref), checkpoint.read(ref, buffer), checkpoint.view(ref)):
+                    assert (values.shape, values.dtype) == (tuple(shape), DTYPES[dtype].numpy), key
+                    assert values.tobytes() == stored, key
+        checkpoint.check_unchanged()
+
+
+@pytest.mark.parametrize("prefix", REAL, ids=["/".join(Path(prefix).parts[-3:]) for prefix in REAL])
+def test_a_real_checkpoint_reads_as_in_tensorflow(prefix: str, oracle: Oracle) -> None:
+    assert_same(prefix, oracle, frozenset({"string"}))
+
+
+def test_the_real_checkpoints_are_the_ones_that_were_counted(shared_data: Path) -> None:
+    assert len(REAL) == 70
+
+
+def test_every_dtype_and_every_odd_offset_reads_as_in_tensorflow(oracle: Oracle) -> None:
+    prefix = str(oracle.folder / "dtypes")
+    others = frozenset(name for name, dtype in DTYPES.items() if dtype.kind == "other")
+
+    assert_same(prefix, oracle, others)
+
+    read = {dtype for dtype, _, _ in oracle.bundles[prefix].values()}
+    never_written = {"resource", "variant", "int2", "uint2", "float4_e2m1fn"}
+    assert read == set(DTYPES) - never_written
+
+
+def test_several_shards_of_which_one_is_empty_read_as_in_tensorflow(oracle: Oracle) -> None:
+    prefix = oracle.folder / "shards"
+
+    assert_same(str(prefix), oracle)
+    assert [Path(f"{prefix}.data-0000{i}-of-00003").stat().st_size for i in range(3)] == [120, 0, 40]
+
+
+def test_an_index_of_several_blocks_reads_as_in_tensorflow(oracle: Oracle) -> None:
+    prefix = oracle.folder / "many"
+
+    assert Path(f"{prefix}.index").stat().st_size > 400_000, "a block of TensorFlow has 256 KiB"
+    assert_same(str(prefix), oracle)
+
+
+def test_a_bundle_of_our_own_writer_reads_as_in_tensorflow(oracle: Oracle) -> None:
+    assert_same(str(oracle.folder / "written"), oracle)
+
+
+def test_a_partitioned_variable_is_listed_whole_and_its_parts_are_not(oracle: Oracle) -> None:
+    with checkpoints.open(oracle.folder / "parts") as checkpoint:
+        name = "parted\0\xff"
+        ref = checkpoint.inventory.variables[name]
+
+        assert list(checkpoint.inventory.variables) == [name, "plain"]
+        assert (ref.dtype, ref.shape, ref.crc32c) == ("float32", (6, 10), None)
+        assert ref.unreadable == "a partitioned variable (of 4 parts) is not read yet"
+        assert checkpoint.read(checkpoint.inventory.variables["plain"]).tolist() == [1.0]
