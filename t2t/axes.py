@@ -1,0 +1,200 @@
+"""
+Axes: `h w i o -> o i h w`, read once, resolved against a shape, applied to an array.
+
+The notation is einops': names, groups `(h w c)` and unit axes `1`; the left side describes the variable axis by axis,
+the right side the parameter. Both sides hold the same names, so an `Axes` only moves elements: it never repeats, sums
+or drops one. Three stages, each a frozen value:
+
+    parse('(h w c) o -> o (c h w)')                      -> Axes        no shape yet
+    axes.resolve((3136, 1024), {'h': 7, 'w': 7})         -> Transform   no data yet: elementary (7, 7, 64, 1024),
+                                                            permutation (3, 2, 0, 1), output (1024, 3136)
+    transform.view(array)                                -> array       a strided view, nothing is copied
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from t2t.tensors import Shape
+
+Group = tuple[str, ...]
+
+_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<one>1)(?![0-9])|(?P<open>\()|(?P<close>\)))")
+
+
+class AxesError(ValueError):
+    """Axes that cannot be read or do not fit. The text is one short cause; whoever knows the row adds the place."""
+
+    def __init__(self, code: str, cause: str, hint: str = "") -> None:
+        super().__init__(cause)
+        self.code = code
+        self.cause = cause
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """
+    How one variable's elements move: split into elementary axes, permute them, compose the output's axes.
+
+    `elementary` are the sizes after the split; output axis i of the permuted array is elementary axis `permutation[i]`
+    (numpy's sense). Row-major order throughout.
+    """
+
+    input: Shape
+    elementary: Shape
+    permutation: tuple[int, ...]
+    output: Shape
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the output's bytes are the input's: no element moves."""
+        moved = [axis for axis in self.permutation if self.elementary[axis] != 1]
+        return moved == sorted(moved)
+
+    @property
+    def inverse(self) -> Transform:
+        """The transform that undoes this one, bit for bit."""
+        permuted = tuple(self.elementary[axis] for axis in self.permutation)
+        back = tuple(sorted(range(len(self.permutation)), key=self.permutation.__getitem__))
+        return Transform(self.output, permuted, back, self.input)
+
+    def view(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """
+        `array` (C order, shape `input`) with its elementary axes in the output's order; a view.
+
+        Its elements in C order are the output's; its shape is the elementary one, permuted.
+        """
+        return array.reshape(self.elementary).transpose(self.permutation)
+
+    def apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """`array` (C order, shape `input`) as the output: C order, shape `output`."""
+        return np.ascontiguousarray(self.view(array)).reshape(self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Parsed axes: one group of names for each axis of the variable (left) and of the parameter (right)."""
+
+    left: tuple[Group, ...]
+    right: tuple[Group, ...]
+
+    def __str__(self) -> str:
+        return f"{_side(self.left)} -> {_side(self.right)}".strip()
+
+    def resolve(self, shape: Shape, dims: Mapping[str, int]) -> Transform:
+        """
+        The transform for a variable of this shape; `dims` gives sizes that the shape alone does not.
+
+        Raises AxesError: T2T302 when the ranks differ, T2T303 when sizes are missing or contradict the shape.
+        """
+        if len(shape) != len(self.left):
+            raise AxesError(
+                "T2T302",
+                f"axes '{self}' are for rank {len(self.left)}, the variable has rank {len(shape)}: {list(shape)}",
+                "name each axis of the variable once on the left side",
+            )
+        sizes = {name: dims[name] for group in self.left for name in group if name in dims}
+        for position, (group, length) in enumerate(zip(self.left, shape, strict=True)):
+            open_names = [name for name in group if name not in sizes]
+            known = math.prod(sizes[name] for name in group if name in sizes)
+            if len(open_names) > 1:
+                raise AxesError(
+                    "T2T303",
+                    f"axis {position} {_group(group)} of length {length} can be split in more than one way",
+                    f"give the sizes of all but one of {', '.join(open_names)} in dims",
+                )
+            if open_names and known and length % known == 0:
+                sizes[open_names[0]] = length // known
+            elif open_names or known != length:
+                given = " x ".join(f"{name}={sizes[name]}" for name in group if name in sizes) or "1"
+                raise AxesError("T2T303", f"axis {position} {_group(group)} has length {length}, but dims say {given}")
+        order = [name for group in self.left for name in group]
+        moved = [name for group in self.right for name in group]
+        return Transform(
+            input=shape,
+            elementary=tuple(sizes[name] for name in order),
+            permutation=tuple(order.index(name) for name in moved),
+            output=tuple(math.prod(sizes[name] for name in group) for group in self.right),
+        )
+
+
+def parse(text: str) -> Axes:
+    """
+    Axes from their notation. Raises AxesError (T2T301) with what is wrong in the text.
+    """
+    sides = text.split("->")
+    if len(sides) != 2:
+        raise AxesError("T2T301", f"axes '{text}' need one '->' between the variable's axes and the parameter's")
+    axes = Axes(_parse_side(sides[0], text), _parse_side(sides[1], text))
+    left, right = ([name for group in side for name in group] for side in (axes.left, axes.right))
+    for side, names in (("left", left), ("right", right)):
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                raise AxesError("T2T301", f"axes '{text}' name {name} {names.count(name)} times on the {side} side")
+    if set(left) != set(right):
+        only = [f"{name} only on the left" for name in left if name not in right]
+        only += [f"{name} only on the right" for name in right if name not in left]
+        raise AxesError("T2T301", f"axes '{text}' have {', '.join(only)}", "both sides need the same names")
+    return axes
+
+
+def from_permutation(permutation: Sequence[int]) -> Axes:
+    """
+    The axes of a bare permutation, in numpy's sense: output axis i is input axis `permutation[i]`.
+
+    The names are a, b, c ... in the variable's order. Raises AxesError (T2T306) if it is not a permutation.
+    """
+    if sorted(permutation) != list(range(len(permutation))):
+        expected = ", ".join(map(str, range(len(permutation))))
+        raise AxesError("T2T306", f"permute {list(permutation)} is not a permutation", f"use each of {expected} once")
+    names = [f"a{axis}" if len(permutation) > 26 else chr(ord("a") + axis) for axis in range(len(permutation))]
+    return Axes(tuple((name,) for name in names), tuple((names[axis],) for axis in permutation))
+
+
+def identity(shape: Shape) -> Transform:
+    """The transform that leaves a variable of this shape as it is."""
+    return Transform(shape, shape, tuple(range(len(shape))), shape)
+
+
+def _parse_side(side: str, text: str) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    inside: list[str] | None = None
+    position = 0
+    side = side.rstrip()
+    while position < len(side):
+        token = _TOKEN.match(side, position)
+        if token is None:
+            rest = side[position:].strip()
+            raise AxesError("T2T301", f"axes '{text}' cannot be read at '{rest}'", "use names, groups ( ) and 1")
+        position = token.end()
+        if token["open"]:
+            if inside is not None:
+                raise AxesError("T2T301", f"axes '{text}' have a group inside a group")
+            inside = []
+        elif token["close"]:
+            if inside is None:
+                raise AxesError("T2T301", f"axes '{text}' close a group that is not open")
+            groups.append(tuple(inside))
+            inside = None
+        elif inside is not None:
+            inside += [token["name"]] if token["name"] else []
+        else:
+            groups.append((token["name"],) if token["name"] else ())
+    if inside is not None:
+        raise AxesError("T2T301", f"axes '{text}' do not close a group")
+    return tuple(groups)
+
+
+def _group(group: Group) -> str:
+    return group[0] if len(group) == 1 else f"({' '.join(group)})" if group else "1"
+
+
+def _side(groups: tuple[Group, ...]) -> str:
+    return " ".join(_group(group) for group in groups)

@@ -1,0 +1,362 @@
+"""
+A mapping: what the YAML file says, as frozen values.
+
+`read` is the one door from text to values. It reports everything that can be known from the file alone; whether names
+exist and shapes fit is the plan's business. A `Rule` is one assignment, with the place of each of its keys, so that
+every later message can point at it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping as Dict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from t2t import axes as notation
+from t2t import document as yaml_text
+from t2t.axes import Axes, AxesError
+from t2t.document import Document
+from t2t.names import OUTPUT_SUFFIX, shown
+from t2t.problems import Location, Problem
+
+#: What TF2's object graph adds to each variable's name, and no name in a mapping has.
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """
+    One assignment: `target` (a name of the module's state_dict) gets a variable, a number, another name's Parameter, or
+    keeps the value that it was built with. Exactly one of `source`, `fill`, `tie`, `keep` is set.
+
+    `axes` is None where the row gives none; `dims` are sizes of its axes. `is_whole` is False for a row with a problem
+    of its own: it counts as using its names, and nothing else of it is checked.
+    """
+
+    target: str
+    at: Location
+    places: Dict[str, Location]
+    source: str | None = None
+    axes: Axes | None = None
+    dims: Dict[str, int] = field(default_factory=dict)
+    dtype: str | None = None
+    reuse: bool = False
+    fill: float | int | None = None
+    tie: str | None = None
+    keep: bool = False
+    why: str = ""
+    is_whole: bool = True
+
+    def place(self, key: str) -> Location:
+        """Where the row's value of this key stands; the row itself where it has none."""
+        return self.places.get(key, self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Variables that no row may need: those that `pattern` matches or, where it is None, every slot and counter."""
+
+    pattern: str | None
+    why: str
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """
+    One input of the comparison, in TensorFlow's layout: an array in a file, a constant, or drawn by a seed.
+
+    `range` draws uniformly from [low, high), `values` picks from a list. `path` is absolute or relative to the current
+    directory; `file` is as written.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    dtype: str = "float32"
+    range: tuple[float, float] | None = None
+    values: tuple[float, ...] | None = None
+    seed: int = 0
+    value: float | bool | None = None
+    file: str = ""
+    path: str = ""
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The original: a TF1 graph (`path` of its .meta file, `graph` as written), the tensors to feed and to fetch."""
+
+    graph: str
+    path: str
+    feed: Dict[str, str]
+    fetch: Dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAt:
+    """Where one output stands in what forward() returns ("" is the whole), and TensorFlow's axes -> torch's."""
+
+    at: str = ""
+    axes: Axes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """True labels, and the metric that they give on both sides."""
+
+    file: str
+    path: str
+    member: str | None
+    metric: Literal["accuracy"]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """
+    How the result is proven. It holds when max|Δ| <= abs + rel x max|TF| for every output and draw.
+
+    `arguments` are input names in forward()'s order, or by its keywords. `axes` and `outputs` describe other layouts.
+    """
+
+    at: Location
+    inputs: tuple[Input, ...]
+    reference: Reference
+    arguments: Sequence[str] | Dict[str, str]
+    axes: Dict[str, Axes]
+    outputs: Dict[str, OutputAt]
+    draws: int
+    rel: float
+    abs: float
+    labels: Labels | None
+    recording: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The file to write: its path ("" for the default), its format, and the dtype of its floating tensors."""
+
+    path: str = ""
+    format: str = "safetensors"
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One mapping file. Paths are resolved against the file's directory; `digest` is the sha256 (hex) of its bytes."""
+
+    path: str
+    digest: str
+    model: str
+    model_at: Location
+    arguments: Dict[str, Any]
+    checkpoint: str
+    dtype: str | None
+    map_at: Location
+    rules: tuple[Rule, ...]
+    ignore: tuple[Ignore, ...]
+    verify: Verify | None
+    output: Output
+
+
+def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
+    """
+    The mapping in `data`, and everything that is wrong with it, in file order.
+
+    The mapping is None only where nothing of it can be used (it isn't YAML, or not a mapping with a list of rows). With
+    problems it is still good for finding more of them, never for converting.
+    """
+    document, problems = yaml_text.parse(data, path)
+    tree = document.tree
+    if not isinstance(tree, dict) or not isinstance(tree.get("map"), list):
+        return None, problems
+    rules = []
+    for index, row in enumerate(tree["map"]):
+        rule, row_problems = _rule(document, index, row)
+        problems += row_problems
+        rules += [rule] if rule else []
+    ignore, ignore_problems = _ignore(document)
+    problems += ignore_problems
+    # A part that the schema refuses is left out here: its problem is already told.
+    verify = None
+    if "verify" in tree and ("verify",) not in document.spoilt:
+        verify, verify_problems = _verify(document)
+        problems += verify_problems
+    output = _section(tree, "output")
+    mapping = Mapping(
+        path=path,
+        digest=hashlib.sha256(data).hexdigest(),
+        model=str(tree.get("model", "")),
+        model_at=document.at("model"),
+        arguments=_section(tree, "with"),
+        checkpoint=_resolved(path, _section(tree, "source").get("checkpoint")),
+        dtype=tree.get("dtype") if isinstance(tree.get("dtype"), str) else None,
+        map_at=document.at_key("map"),
+        rules=tuple(rules),
+        ignore=tuple(ignore),
+        verify=verify,
+        output=Output(_resolved(path, output.get("file")), output.get("format", "safetensors"), output.get("dtype")),
+    )
+    return mapping, problems
+
+
+def _section(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    """The keys and values under `key`; none where the schema has refused what stands there."""
+    section = tree.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _rule(document: Document, index: int, row: Any) -> tuple[Rule | None, list[Problem]]:
+    if not isinstance(row, dict) or not isinstance(row.get("torch"), str):
+        return None, []
+    at = document.at("map", index)
+    places = {key: document.at("map", index, key) for key in row}
+    problems: list[Problem] = []
+    for key in ("tf", "torch", "tie"):
+        if isinstance(row.get(key), str):
+            problems += _name_problems(row[key], places[key])
+    axes, dims = None, {}
+    is_whole = ("map", index) not in document.spoilt
+    if is_whole:
+        try:
+            if "axes" in row:
+                axes, dims = notation.parse(row["axes"]), row.get("dims", {})
+                unknown = [name for name in dims if not any(name in group for group in axes.left)]
+                if unknown:
+                    raise AxesError("T2T301", f"dims name {', '.join(unknown)}, which axes '{axes}' don't have")
+            elif "permute" in row:
+                axes = notation.from_permutation(row["permute"])
+        except AxesError as error:
+            place = places["axes" if "axes" in row else "permute"]
+            problems.append(Problem(error.code, f"{shown(row['torch'])}: {error.cause}", place, error.hint))
+    rule = Rule(
+        target=row["torch"],
+        at=at,
+        places=places,
+        source=row["tf"] if isinstance(row.get("tf"), str) else None,
+        axes=axes,
+        dims=dims,
+        dtype=row.get("dtype"),
+        reuse=row.get("reuse") is True,
+        fill=row.get("fill"),
+        tie=row["tie"] if isinstance(row.get("tie"), str) else None,
+        keep=row.get("keep") == "init",
+        why=str(row.get("why", "")),
+        is_whole=is_whole and not problems,
+    )
+    return rule, problems
+
+
+def _name_problems(name: str, at: Location) -> list[Problem]:
+    for suffix in (OUTPUT_SUFFIX, VALUE_SUFFIX):
+        if name.endswith(suffix):
+            hint = f"write {shown(name.removesuffix(suffix))}"
+            return [Problem("T2T109", f"{shown(name)} ends in {suffix}, which names in a mapping don't", at, hint)]
+    if "<" in name:
+        hint = "write one row for each name; for: is not read yet"
+        return [Problem("T2T109", f"{shown(name)} holds a placeholder that nothing fills", at, hint)]
+    return []
+
+
+def _ignore(document: Document) -> tuple[list[Ignore], list[Problem]]:
+    entries = document.tree.get("ignore", [])
+    found: list[Ignore] = []
+    problems: list[Problem] = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if not isinstance(entry, dict):
+            continue
+        at = document.at("ignore", index)
+        why = str(entry.get("why", ""))
+        if isinstance(entry.get("tf"), str):
+            problems += _name_problems(entry["tf"], document.at("ignore", index, "tf"))
+            found.append(Ignore(entry["tf"], why, at))
+        elif entry.get("slots") is True:
+            found.append(Ignore(None, why, at))
+    return found, problems
+
+
+def _verify(document: Document) -> tuple[Verify, list[Problem]]:
+    """The section, which the schema has accepted, and the names in it that don't fit each other."""
+    tree = document.tree["verify"]
+    problems: list[Problem] = []
+    inputs = tuple(_input(document.path, name, given) for name, given in tree["inputs"].items())
+    names = [entry.name for entry in inputs]
+    reference = tree["reference"]
+    fetch = reference["fetch"]
+    torch = tree.get("torch", {})
+    arguments = torch.get("arguments", names)
+
+    def known(name: str, among: Sequence[str], what: str, *path: str | int) -> None:
+        if name not in among:
+            text = f"{shown(name)} is not among the {what}: {', '.join(map(shown, among))}"
+            problems.append(Problem("T2T503", text, document.at("verify", *path)))
+
+    def layouts(section: str, given: dict[str, Any]) -> dict[str, Axes]:
+        parsed = {}
+        for name, text in given.items():
+            try:
+                parsed[name] = notation.parse(text)
+            except AxesError as error:
+                at = document.at("verify", "torch", section, name)
+                problems.append(Problem(error.code, error.cause, at, error.hint))
+        return parsed
+
+    for name in reference["feed"]:
+        known(name, names, "inputs", "reference", "feed", name)
+    for name in names:
+        known(name, list(reference["feed"]), "tensors to feed", "inputs", name)
+    for position, name in enumerate(arguments) if isinstance(arguments, list) else arguments.items():
+        known(name, names, "inputs", "torch", "arguments", position)
+    for name in torch.get("axes", {}):
+        known(name, names, "inputs", "torch", "axes", name)
+    for name in torch.get("outputs", {}):
+        known(name, list(fetch), "outputs", "torch", "outputs", name)
+    given = torch.get("outputs", {})
+    output_axes = layouts("outputs", {name: entry["axes"] for name, entry in given.items() if "axes" in entry})
+    labels = None
+    if "labels" in tree:
+        output = tree["labels"].get("output", next(iter(fetch)))
+        known(output, list(fetch), "outputs", "labels", "output")
+        file = tree["labels"]["file"]
+        member = tree["labels"].get("member")
+        labels = Labels(file, _resolved(document.path, file), member, tree["labels"]["metric"], output)
+    stem = os.path.splitext(os.path.basename(document.path))[0]
+    verify = Verify(
+        at=document.at_key("verify"),
+        inputs=inputs,
+        reference=Reference(
+            reference["graph"], _resolved(document.path, reference["graph"]), reference["feed"], reference["fetch"]
+        ),
+        arguments=arguments,
+        axes=layouts("axes", torch.get("axes", {})),
+        outputs={name: OutputAt(given.get(name, {}).get("at", ""), output_axes.get(name)) for name in fetch},
+        draws=tree.get("draws", 1),
+        rel=tree.get("rel", 1e-5),
+        abs=tree.get("abs", 1e-6),
+        labels=labels,
+        recording=_resolved(document.path, tree.get("recording", os.path.join("recordings", f"{stem}.npz"))),
+    )
+    return verify, problems
+
+
+def _input(base: str, name: str, given: dict[str, Any]) -> Input:
+    return Input(
+        name=name,
+        shape=tuple(given["shape"]) if "shape" in given else None,
+        dtype=given.get("dtype", "float32"),
+        range=tuple(given["range"]) if "range" in given else None,
+        values=tuple(given["values"]) if "values" in given else None,
+        seed=given.get("seed", 0),
+        value=given.get("value"),
+        file=given.get("file", ""),
+        path=_resolved(base, given.get("file")),
+        member=given.get("member"),
+    )
+
+
+def _resolved(base: str, path: Any) -> str:
+    """A path from the file, seen from the current directory; "" where it gives none."""
+    return os.path.join(os.path.dirname(base), path) if isinstance(path, str) else ""
