@@ -1,0 +1,176 @@
+"""
+A file that is there whole or not at all.
+
+It is built in `.<name>.t2t-<pid>-<random>.tmp` beside its place, synced, and renamed over it; until then whatever stood
+there stays as it was, and on any error the temporary file goes. A process that was killed leaves its temporary file
+behind: the next one that writes to the same place removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from t2t.names import shown
+from t2t.problems import Location, OutputError, Problem
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+#: One write call takes at most this much; Linux stops at 2 GiB.
+_PIECE = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """The file while it is built. `place` is where it will be, as the caller named it."""
+
+    fd: int
+    path: str
+    place: str
+
+    def write(self, data: bytes | np.ndarray[Any, Any], offset: int) -> None:
+        """Writes all of `data` at `offset`. Raises OutputError (T2T803 when the space is out, T2T802 otherwise)."""
+        view = memoryview(data)  # type: ignore[arg-type]
+        try:
+            while view:
+                written = os.pwrite(self.fd, view[:_PIECE], offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise output_error(self.place, error) from None
+
+    def sync(self) -> None:
+        """Waits until what was written is on the disk."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise output_error(self.place, error) from None
+
+
+@contextmanager
+def replacing(
+    place: str,
+    size: int,
+    is_ours: Callable[[str], bool],
+    *,
+    force: bool = False,
+    note: Callable[[Problem], None] = lambda problem: None,
+) -> Iterator[Temporary]:
+    """
+    A temporary file of `size` bytes (zeros, until written) that takes its place when the block ends without an error.
+
+    A file that stands there already is replaced if `is_ours` says that t2t wrote it, or with `force`. A symbolic link
+    is followed: what it points to is replaced. Raises OutputError before anything is written where the place can't be
+    used.
+    """
+    target = os.path.realpath(place)
+    _refuse_occupied(place, target, is_ours, force)
+    directory, name = os.path.split(target)
+    try:
+        _remove_stale(directory, name, note)
+        free = os.statvfs(directory)
+        if free.f_bavail * free.f_frsize < size:
+            message = f"no space: the file needs {size} bytes, {free.f_bavail * free.f_frsize} are free"
+            raise OutputError(Problem("T2T803", message, Location(place), "free some, or write elsewhere with -o"))
+        path = os.path.join(directory, f".{name}.t2t-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        # 0o666 and the umask: the mode that any other program's new file has.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise output_error(place, error) from None
+    try:
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise output_error(place, error) from None
+        temporary = Temporary(fd, path, place)
+        yield temporary
+        temporary.sync()
+        try:
+            os.rename(path, target)
+        except OSError as error:
+            raise output_error(place, error) from None
+    except BaseException:
+        # A signal can come between the renaming and the end of this block: then the file is in its place already.
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+    _sync_directory(directory)
+
+
+def output_error(place: str, error: OSError) -> OutputError:
+    """What the system said, as ours."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_SPACE:
+        return OutputError(Problem("T2T803", f"no space: {reason}", Location(place), "nothing was written"))
+    hint = {
+        errno.ENOENT: "make its directory first",
+        errno.ENOTDIR: "its directory is a file",
+        errno.EACCES: "choose another place with -o",
+        errno.EROFS: "choose another place with -o",
+        errno.ENAMETOOLONG: "choose a shorter name with -o",
+    }.get(error.errno or 0, "nothing was written")
+    return OutputError(Problem("T2T802", f"cannot be written: {reason}", Location(place), hint))
+
+
+def _refuse_occupied(place: str, target: str, is_ours: Callable[[str], bool], force: bool) -> None:
+    try:
+        mode = os.stat(target).st_mode
+        is_file = stat.S_ISREG(mode)
+        may_go = is_file and (force or is_ours(target))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise output_error(place, error) from None
+    if not is_file:
+        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OutputError(Problem("T2T801", f"the output is {what}", Location(place), "name a file with -o"))
+    if not may_go:
+        message = "a file that t2t did not write stands there"
+        raise OutputError(Problem("T2T801", message, Location(place), "give --force to replace it, or another -o"))
+
+
+def _remove_stale(directory: str, name: str, note: Callable[[Problem], None]) -> None:
+    """Removes what a killed run left at this very place: our pattern, our user, a process that is gone."""
+    pattern = re.compile(re.escape(f".{name}.t2t-") + r"(\d+)-[0-9a-f]{8}\.tmp")
+    for entry in os.scandir(directory):
+        match = pattern.fullmatch(entry.name)
+        if match is None or _is_alive(int(match[1])):
+            continue
+        # Another run may be faster, at removing it or at putting its own file in place.
+        with suppress(FileNotFoundError):
+            if entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                os.unlink(entry.path)
+                message = f"removed {shown(entry.name)}, left by process {match[1]}, which is gone"
+                note(Problem("T2T806", message, Location(directory), severity="note"))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_directory(directory: str) -> None:
+    """Makes the rename itself last. The file is in place by now, so a file system that can't do it is no error."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
+            raise output_error(directory, error) from None
+    finally:
+        os.close(fd)
