@@ -21,9 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from t2t.names import shown
 from t2t.tensors import Shape
 
 Group = tuple[str, ...]
+
+#: As many axes as every numpy that t2t runs with can split an array into.
+MAX_AXES = 32
 
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<one>1)(?![0-9])|(?P<open>\()|(?P<close>\)))")
 
@@ -130,10 +134,14 @@ def parse(text: str) -> Axes:
     Axes from their notation. Raises AxesError (T2T301) with what is wrong in the text.
     """
     sides = text.split("->")
+    text = shown(text)
     if len(sides) != 2:
         raise AxesError("T2T301", f"axes '{text}' need one '->' between the variable's axes and the parameter's")
     axes = Axes(_parse_side(sides[0], text), _parse_side(sides[1], text))
     left, right = ([name for group in side for name in group] for side in (axes.left, axes.right))
+    most = max(len(left), len(right), len(axes.left), len(axes.right))
+    if most > MAX_AXES:
+        raise AxesError("T2T301", f"axes '{text}' have {most} axes on one side, at most {MAX_AXES} are possible")
     for side, names in (("left", left), ("right", right)):
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
@@ -153,7 +161,8 @@ def from_permutation(permutation: Sequence[int]) -> Axes:
     """
     if sorted(permutation) != list(range(len(permutation))):
         expected = ", ".join(map(str, range(len(permutation))))
-        raise AxesError("T2T306", f"permute {list(permutation)} is not a permutation", f"use each of {expected} once")
+        message = f"permute {shown(str(list(permutation)))} is not a permutation"
+        raise AxesError("T2T306", message, f"use each of {shown(expected)} once")
     names = [f"a{axis}" if len(permutation) > 26 else chr(ord("a") + axis) for axis in range(len(permutation))]
     return Axes(tuple((name,) for name in names), tuple((names[axis],) for axis in permutation))
 
@@ -172,7 +181,7 @@ def _parse_side(side: str, text: str) -> tuple[Group, ...]:
         token = _TOKEN.match(side, position)
         if token is None:
             rest = side[position:].strip()
-            raise AxesError("T2T301", f"axes '{text}' cannot be read at '{rest}'", "use names, groups ( ) and 1")
+            raise AxesError("T2T301", f"axes '{text}' cannot be read at '{shown(rest)}'", "use names, groups ( ) and 1")
         position = token.end()
         if token["open"]:
             if inside is not None:

@@ -24,7 +24,7 @@ import jsonschema
 import yaml
 
 from t2t.names import did_you_mean, shown
-from t2t.problems import Location, Problem
+from t2t.problems import Location, Problem, in_file_order
 
 #: A path into the tree: keys and list indices from the top.
 TreePath = tuple[str | int, ...]
@@ -37,9 +37,11 @@ MAX_DEPTH = 32
 MAX_NODES = 200_000
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+
+#: Characters that a reviewer doesn't see: controls, line breaks that only YAML knows, text that turns its direction.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]|\r(?!\n)")
 
 #: PyYAML's wheels have the C parser; the Python one gives the same events, slowly.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -92,8 +94,7 @@ def parse(data: bytes, path: str) -> tuple[Document, list[Problem]]:
         problems.append(Problem(stop.code, stop.message, Location(path, *stop.place), stop.hint))
         return Document(path, None, {}, {}, set()), problems
     document = Document(path, tree, builder.keys, builder.values, builder.spoilt)
-    problems += _schema_problems(document)
-    return document, problems
+    return document, in_file_order([*problems, *_schema_problems(document, builder.replaced)])
 
 
 @functools.cache
@@ -138,6 +139,7 @@ class _Builder:
         self.keys: dict[TreePath, Place] = {}
         self.values: dict[TreePath, Place] = {}
         self.spoilt: set[TreePath] = set()
+        self.replaced: set[TreePath] = set()  # values that stand in for refused ones: not for the schema to judge
         self._text_keys = _text_keys()
         self._events: Iterator[Any] = iter(())
 
@@ -154,13 +156,12 @@ class _Builder:
                 raise _Stop("T2T101", "a second document begins", _place(after.start_mark), "a mapping is one document")
             return tree
         except yaml.MarkedYAMLError as error:
-            line, column = _place(error.problem_mark or error.context_mark)
-            if text.split("\n")[line - 1][column - 1 : column] == "\t":
-                raise _Stop("T2T101", "a tab where YAML has spaces", (line, column), "indent with spaces") from None
+            mark: Any = error.problem_mark or error.context_mark
+            place = min(_place(mark), _place_after(text))  # the parser's own end can be a line further down
+            if text[mark.index : mark.index + 1] == "\t":
+                raise _Stop("T2T101", "a tab where YAML has spaces", place, "indent with spaces") from None
             what = ", ".join(part for part in (error.context, error.problem) if part)
-            raise _Stop("T2T101", f"not YAML: {what}", (line, column)) from None
-        except yaml.YAMLError as error:
-            raise _Stop("T2T101", f"not YAML: {error}") from None
+            raise _Stop("T2T101", f"not YAML: {what}", place) from None
 
     def _node(self, event: Any, path: TreePath) -> Any:
         place = self.values[path] = _place(event.start_mark)
@@ -169,15 +170,11 @@ class _Builder:
         if len(path) > MAX_DEPTH:
             raise _Stop("T2T110", f"values are nested more than {MAX_DEPTH} deep", place)
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(
-                path, "T2T102", f"alias *{shown(str(event.anchor))} is not allowed in a mapping", "write it out"
-            )
+            message = f"alias *{shown(str(event.anchor))} is not allowed in a mapping"
+            self._refuse(path, "T2T102", message, "write it out")
+            self.replaced.add(path)
             return None
-        if event.anchor is not None:
-            self._refuse(path, "T2T102", f"anchor &{shown(event.anchor)} is not allowed in a mapping", "remove it")
-        if event.tag is not None:
-            tag = shown(event.tag.replace("tag:yaml.org,2002:", "!!"))
-            self._refuse(path, "T2T102", f"tag {tag} is not allowed in a mapping", "remove it")
+        self._refuse_properties(event, path)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -204,6 +201,7 @@ class _Builder:
                 self._node(next(self._events), below)
                 continue
             self.keys[below] = self.values[below] = place
+            self._refuse_properties(event, below)
             if key == "<<" and not event.style:
                 self._refuse(below, "T2T102", "merge key << is not allowed in a mapping", "write the keys out")
             mapping[key] = self._node(next(self._events), below)
@@ -211,6 +209,8 @@ class _Builder:
 
     def _scalar(self, event: Any, path: TreePath) -> str | int | float | bool | None:
         text: str = event.value
+        if "\0" in text:
+            self._refuse(path, "T2T106", f"text {shown(text)} holds a NUL", "remove it")
         if event.style or event.tag is not None:
             return text
         # Under `with` keys are the model's own: there, and only there, a number may stand under any name.
@@ -222,14 +222,24 @@ class _Builder:
             if len(text) <= 19:
                 return int(text)
             self._refuse(path, "T2T106", f"a number of {len(text)} digits")
+            self.replaced.add(path)
             return 0
-        if _FLOAT.fullmatch(text) and any(c.isdigit() for c in text):
+        if _FLOAT.fullmatch(text):
             number = float(text)
             if not math.isfinite(number):
                 self._refuse(path, "T2T106", f"number {shown(text)} is out of range")
+                self.replaced.add(path)
                 return 0.0
             return number
         return text
+
+    def _refuse_properties(self, event: Any, path: TreePath) -> None:
+        """An anchor or a tag before a value or a key."""
+        if event.anchor is not None:
+            self._refuse(path, "T2T102", f"anchor &{shown(event.anchor)} is not allowed in a mapping", "remove it")
+        if event.tag is not None:
+            tag = shown(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self._refuse(path, "T2T102", f"tag {tag} is not allowed in a mapping", "remove it")
 
     def _refuse(self, path: TreePath, code: str, message: str, hint: str = "") -> None:
         self.problems.append(Problem(code, message, Location(self.path, *self.values[path]), hint))
@@ -266,14 +276,19 @@ def _resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _validator() -> jsonschema.Draft7Validator:
-    return jsonschema.Draft7Validator(schema())
+def _validator() -> Any:
+    # To JSON schema 7.0 is an integer; to whoever counts with it, it is not.
+    types = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int)
+    extend: Any = jsonschema.validators.extend
+    return extend(jsonschema.Draft7Validator, type_checker=types)(schema())
 
 
-def _schema_problems(document: Document) -> list[Problem]:
+def _schema_problems(document: Document, replaced: set[TreePath]) -> list[Problem]:
     found: dict[tuple[Location, str, str], Problem] = {}
     for error in _validator().iter_errors(document.tree):
         path: TreePath = tuple(error.absolute_path)
+        if path in replaced:
+            continue
         _spoil(document.spoilt, path)
         for problem in _from_schema(error, document):
             # Several branches of the schema may refuse one value for one reason: it is said once.
@@ -305,16 +320,17 @@ def _from_schema(error: jsonschema.ValidationError, document: Document) -> Itera
         if value in _resolved({"$ref": "row"})["properties"] or value in _resolved({"$ref": "input"})["properties"]:
             rest = f"only {', '.join(wanted)} go together here"
             yield Problem("T2T108", f"key '{value}' does not belong in this row", document.at_key(*path, value), rest)
+    elif keyword in {"oneOf", "not"} and not isinstance(value, dict):
+        return  # its type is refused already
     elif keyword == "oneOf":
-        if not isinstance(value, dict):
-            return  # its type is refused already
         choices = [" and ".join(choice["required"]) for choice in wanted]
         given = [choice for choice in choices if all(key in value for key in choice.split(" and "))]
         has = " and ".join(given) if given else "none of them"
         yield Problem("T2T108", f"{subject}needs one of {', '.join(choices)}; it has {has}", at)
-    elif keyword is None:
-        message, hint = _FORBIDDEN[str(path[-1])]
-        yield Problem("T2T108", message, document.at_key(*path), hint)
+    elif keyword == "not":
+        (key,) = wanted["required"]
+        message, hint = _FORBIDDEN[key]
+        yield Problem("T2T108", message, document.at_key(*path, key), hint)
     elif keyword == "const" and path == ("t2t",):
         hint = "a newer t2t may read it" if isinstance(value, int) and value > 1 else "write t2t: 1"
         yield Problem("T2T107", f"version {_shown_value(value)} of the language, this t2t reads version 1", at, hint)
@@ -355,14 +371,12 @@ _PATTERNS = {
 }
 _LIMITS = {
     "minLength": "some text",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
-    "minProperties": "at least {} key",
+    "minItems": "a list of {} or more",
+    "maxItems": "a list of {} or fewer",
+    "minProperties": "{} or more keys",
     "minimum": "{} or more",
     "maximum": "{} or less",
 }
-
-
 _SHOWN_WORDS = {True: "true", False: "false", None: "nothing"}
 
 

@@ -20,7 +20,7 @@ from t2t import document as yaml_text
 from t2t.axes import Axes, AxesError
 from t2t.document import Document
 from t2t.names import OUTPUT_SUFFIX, shown
-from t2t.problems import Location, Problem
+from t2t.problems import Location, Problem, in_file_order
 
 #: What TF2's object graph adds to each variable's name, and no name in a mapping has.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -193,14 +193,14 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
         model_at=document.at("model"),
         arguments=_section(tree, "with"),
         checkpoint=_resolved(path, _section(tree, "source").get("checkpoint")),
-        dtype=tree.get("dtype") if isinstance(tree.get("dtype"), str) else None,
+        dtype=tree.get("dtype") if ("dtype",) not in document.spoilt else None,
         map_at=document.at_key("map"),
         rules=tuple(rules),
         ignore=tuple(ignore),
         verify=verify,
         output=Output(_resolved(path, output.get("file")), output.get("format", "safetensors"), output.get("dtype")),
     )
-    return mapping, problems
+    return mapping, in_file_order(problems)
 
 
 def _section(tree: dict[str, Any], key: str) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _rule(document: Document, index: int, row: Any) -> tuple[Rule | None, list[P
                 axes, dims = notation.parse(row["axes"]), row.get("dims", {})
                 unknown = [name for name in dims if not any(name in group for group in axes.left)]
                 if unknown:
-                    raise AxesError("T2T301", f"dims name {', '.join(unknown)}, which axes '{axes}' don't have")
+                    raise AxesError("T2T301", f"dims name {shown(', '.join(unknown))}, which axes '{axes}' don't have")
             elif "permute" in row:
                 axes = notation.from_permutation(row["permute"])
         except AxesError as error:
@@ -300,7 +300,7 @@ def _verify(document: Document) -> tuple[Verify, list[Problem]]:
             try:
                 parsed[name] = notation.parse(text)
             except AxesError as error:
-                at = document.at("verify", "torch", section, name)
+                at = document.at("verify", "torch", section, name, "axes")  # an input's axes stand right there
                 problems.append(Problem(error.code, error.cause, at, error.hint))
         return parsed
 

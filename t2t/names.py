@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 #: TensorFlow adds this to a variable's name in a graph, and a checkpoint doesn't store it.
@@ -32,33 +32,41 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
 
 def did_you_mean(name: str, candidates: Iterable[str], count: int = 3) -> str:
     """`did you mean a, b`, or "" when nothing is close: a hint."""
-    close = nearest(name, candidates, count)
+    return proposing(nearest(name, candidates, count))
+
+
+def proposing(close: Sequence[str]) -> str:
+    """The same hint from the near names themselves."""
     return f"did you mean {', '.join(shown(candidate) for candidate in close)}" if close else ""
 
 
 def matches(pattern: str, name: str, separator: str = "/") -> bool:
     """Whether the glob matches the whole name."""
-    return _compiled(pattern, separator).fullmatch(name) is not None
+    return _compiled(pattern, separator).fullmatch(name + separator) is not None
 
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str, separator: str) -> re.Pattern[str]:
-    # Zero or more whole parts: a `**` takes one of its separators with it: `a/**` matches `a`, `**/b` matches `b`.
-    inside = f"[^{re.escape(separator)}]*"
-    parts = pattern.split(separator)
-    expression = ""
-    for index, part in enumerate(parts):
-        first, last = index == 0, index == len(parts) - 1
+    """
+    The glob as an expression for the name with a separator after each of its parts.
+
+    Each star but the last takes as little as it can and never comes back for more (an atomic group): what follows it
+    fits as early as anywhere, so no pattern from a file makes the search explode.
+    """
+    end = re.escape(separator)
+    one = f"[^{end}]"
+    runs: list[str] = [""]  # the parts between one `**` and the next
+    for part in pattern.split(separator):
         if part == "**":
-            if first and last:
-                expression += ".*"
-            elif first:
-                expression += f"(?:.*{re.escape(separator)})?"
-            else:
-                expression += f"(?:{re.escape(separator)}.*)?"
+            runs.append("")
         else:
-            previous_took_it = index == 1 and parts[0] == "**"
-            if not first and not previous_took_it:
-                expression += re.escape(separator)
-            expression += inside.join(re.escape(piece) for piece in part.split("*"))
-    return re.compile(expression, re.DOTALL)
+            runs[-1] += _starred([re.escape(piece) for piece in part.split("*")], f"{one}*") + end
+    return re.compile(_starred(runs, f"(?:{one}*{end})*"), re.DOTALL)
+
+
+def _starred(pieces: Sequence[str], anything: str) -> str:
+    """The pieces with `anything` between them; the last piece must be followed by what ends the whole."""
+    first, *between = pieces
+    if not between:
+        return first
+    return first + "".join(f"(?>{anything}?{piece})" for piece in between[:-1]) + anything + between[-1]

@@ -18,9 +18,13 @@ from t2t import axes as notation
 from t2t.axes import Axes, AxesError, Transform
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
-from t2t.names import did_you_mean, matches, nearest, shown
+from t2t.names import matches, nearest, proposing, shown
 from t2t.problems import Location, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, Shape, TensorRef
+
+#: How many unknown names get a proposal. Comparing one with thousands of names takes a while, and where a whole
+#: checkpoint is another one nobody reads more of them.
+PROPOSALS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Plan:
 
 
 def stored(step: Step, dtype: str | None) -> str:
-    """The dtype that the step's tensor is stored in, where `output.dtype` is `dtype`: it is for floating tensors only."""
+    """The dtype that the step's tensor is stored in, where `output.dtype` is `dtype`: only floating tensors get it."""
     return dtype if dtype and DTYPES[step.dtype].kind == "float" else step.dtype
 
 
@@ -110,7 +114,7 @@ def make(
 
 def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> list[Problem]:
     variables = checkpoint.variables
-    problems = []
+    problems: list[Problem] = []
     readers: dict[str, list[Rule]] = defaultdict(list)
     meant = set()  # a name that a hint proposes is not reported a second time as unused
     for rule in mapping.rules:
@@ -119,19 +123,18 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
         if rule.source in variables:
             readers[rule.source].append(rule)
         else:
-            close = nearest(rule.source, variables)
+            close = nearest(rule.source, variables) if len(problems) < PROPOSALS else []
             meant.update(close[:1])
             message = f"{shown(rule.source)} is not a variable of the checkpoint"
-            problems.append(Problem("T2T201", message, rule.place("tf"), did_you_mean(rule.source, variables)))
+            problems.append(Problem("T2T201", message, rule.place("tf"), proposing(close)))
     for name, rules in readers.items():
         problems += _reuse_problems(name, rules)
     for entry in mapping.ignore:
         if entry.pattern is not None and not any(matches(entry.pattern, name) for name in variables):
-            close = nearest(entry.pattern, variables, 1)
+            close = nearest(entry.pattern, variables, 1) if len(problems) < PROPOSALS else []
             meant.update(close)
             message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
-            hint = did_you_mean(entry.pattern, variables, 1) or "remove it: it is stale"
-            problems.append(Problem("T2T208", message, entry.at, hint))
+            problems.append(Problem("T2T208", message, entry.at, proposing(close) or "remove it: it is stale"))
     if not readers and not problems:
         message = "no row reads a variable of the checkpoint"
         problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
@@ -156,7 +159,8 @@ def _reuse_problems(name: str, rules: Sequence[Rule]) -> Iterable[Problem]:
         return
     for rule in rules:
         if not rule.reuse:
-            others = ", ".join(str(other.at.line) for other in rules if other is not rule)
+            lines = [str(other.at.line) for other in rules[:4] if other is not rule][:3]
+            others = ", ".join(lines if len(rules) <= 4 else [*lines, "..."])
             message = f"{shown(name)} is read {len(rules)} times, also in line {others}"
             yield Problem(
                 "T2T206", message, rule.place("tf"), "if that is meant, write reuse: true in each of these rows"
@@ -185,11 +189,12 @@ def _target_problems(mapping: MappingFile, module: ModuleInventory | None) -> li
     for rule in mapping.rules:
         for key, name in (("torch", rule.target), ("tie", rule.tie)):
             if name is not None and name not in parameters:
-                meant.update(nearest(name, parameters, 1))
+                close = nearest(name, parameters) if len(problems) < PROPOSALS else []
+                meant.update(close[:1])
                 message = f"{shown(name)} is not a parameter or persistent buffer of the module"
-                problems.append(Problem("T2T202", message, rule.place(key), did_you_mean(name, parameters)))
+                problems.append(Problem("T2T202", message, rule.place(key), proposing(close)))
     for group in _groups(parameters):
-        problems += _group_problems(group, writers, meant, mapping.map_at)
+        problems += _group_problems(group, parameters, writers, meant, mapping.map_at)
     return problems
 
 
@@ -202,7 +207,11 @@ def _groups(parameters: Mapping[str, ParameterRef]) -> list[list[ParameterRef]]:
 
 
 def _group_problems(
-    group: Sequence[ParameterRef], writers: Mapping[str, Rule], meant: set[str], map_at: Location
+    group: Sequence[ParameterRef],
+    parameters: Mapping[str, ParameterRef],
+    writers: Mapping[str, Rule],
+    meant: set[str],
+    map_at: Location,
 ) -> Iterable[Problem]:
     """One Parameter, under all its names: one row gives it a value, the others tie."""
     names = [ref.name for ref in group]
@@ -218,11 +227,17 @@ def _group_problems(
                 hint = f"it is the same Parameter as {shown(valued[0].target)}: write tie: {shown(valued[0].target)}"
             yield Problem("T2T204", message, map_at, hint)
         elif rule.tie is not None:
-            if rule.tie not in names or rule.tie == ref.name:
+            other = writers.get(rule.tie)
+            if rule.tie not in parameters:
+                continue  # that is said already
+            if rule.tie not in names:
                 message = f"{shown(ref.name)} is not the same Parameter as {shown(rule.tie)} in the module"
                 yield Problem(
                     "T2T404", message, rule.place("tie"), "tie names that share one Parameter; map it instead"
                 )
+            elif valued and other is not None and other.tie is not None:
+                message = f"{shown(ref.name)} is tied to {shown(rule.tie)}, which is tied itself"
+                yield Problem("T2T404", message, rule.place("tie"), f"write tie: {shown(valued[0].target)}")
         elif rule is not valued[0]:
             first = valued[0]
             message = (
@@ -300,8 +315,8 @@ def _named(axes: Axes, shape: Shape) -> str:
 
 
 def _shape_problem(rule: Rule, error: AxesError) -> Problem:
-    key = {"T2T303": "dims", "T2T305": "torch"}.get(error.code, "axes")
-    place = rule.place(key) if key in rule.places else rule.place("permute") if "permute" in rule.places else rule.at
+    keys = {"T2T303": ("dims", "axes"), "T2T305": ("torch",)}.get(error.code, ("axes", "permute"))
+    place = next((rule.places[key] for key in keys if key in rule.places), rule.at)
     return Problem(error.code, f"{shown(rule.target)}: {error.cause}", place, error.hint)
 
 
@@ -324,7 +339,5 @@ def _holds(dtype: str, number: float) -> bool:
     numpy = DTYPES[dtype].numpy
     assert numpy is not None
     with np.errstate(all="ignore"):
-        try:
-            return bool(np.asarray(number).astype(numpy).astype(np.asarray(number).dtype) == number)
-        except OverflowError:
-            return False
+        # Python compares numbers of different kinds exactly, numpy does not.
+        return bool(np.asarray(number).astype(numpy).item() == number)
