@@ -14,8 +14,8 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,34 +25,62 @@ from t2t.problems import Location, OutputError, Problem
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+#: Bytes after which a sync begins in the background.
+SYNC_EVERY = 2**27
+
 #: One write call takes at most this much; Linux stops at 2 GiB.
 _PIECE = 2**30
 
 
-@dataclass(frozen=True, slots=True)
 class Temporary:
-    """The file while it is built. `place` is where it will be, as the caller named it."""
+    """
+    The file while it is built. `place` is where it will be, as the caller named it.
 
-    fd: int
-    path: str
-    place: str
+    While it is written, what is there already is on its way to the disk in the background: the sync at the end then has
+    little left to wait for.
+    """
+
+    def __init__(self, fd: int, path: str, place: str) -> None:
+        self.fd = fd
+        self.path = path
+        self.place = place
+        self._thread = ThreadPoolExecutor(1, "t2t-sync")
+        self._syncing: Future[None] | None = None
+        self._unsynced = 0
 
     def write(self, data: bytes | np.ndarray[Any, Any], offset: int) -> None:
         """Writes all of `data` at `offset`. Raises OutputError (T2T803 when the space is out, T2T802 otherwise)."""
         view = memoryview(data)  # type: ignore[arg-type]
+        self._unsynced += len(view)
         try:
             while view:
                 written = os.pwrite(self.fd, view[:_PIECE], offset)
                 view, offset = view[written:], offset + written
+            if self._unsynced >= SYNC_EVERY and (self._syncing is None or self._syncing.done()):
+                self._finish_sync()
+                self._syncing = self._thread.submit(os.fsync, self.fd)
+                self._unsynced = 0
         except OSError as error:
             raise output_error(self.place, error) from None
 
     def sync(self) -> None:
-        """Waits until what was written is on the disk."""
+        """Waits until what was written is on the disk. Raises OutputError."""
         try:
+            self._finish_sync()
             os.fsync(self.fd)
         except OSError as error:
             raise output_error(self.place, error) from None
+
+    def close(self) -> None:
+        """Ends the background's work, and closes the file."""
+        self._thread.shutdown(wait=True)
+        os.close(self.fd)
+
+    def _finish_sync(self) -> None:
+        # An error of the disk is told to one sync only, so none may be lost.
+        if self._syncing is not None:
+            self._syncing.result()
+            self._syncing = None
 
 
 @contextmanager
@@ -79,14 +107,16 @@ def replacing(
         free = os.statvfs(directory)
         if free.f_bavail * free.f_frsize < size:
             message = f"no space: the file needs {size} bytes, {free.f_bavail * free.f_frsize} are free"
-            raise OutputError(Problem("T2T803", message, Location(place), "free some, or write elsewhere with -o"))
-        path = os.path.join(directory, f".{name}.t2t-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        # 0o666 and the umask: the mode that any other program's new file has.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            raise OutputError(Problem("T2T803", message, Location(place), "free some, or choose another place"))
     except OSError as error:
         raise output_error(place, error) from None
+    path = os.path.join(directory, f".{name}.t2t-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    fd = -1
+    temporary = None
     try:
         try:
+            # 0o666 and the umask: the mode that any other program's new file has.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             os.ftruncate(fd, size)
         except OSError as error:
             raise output_error(place, error) from None
@@ -98,12 +128,16 @@ def replacing(
         except OSError as error:
             raise output_error(place, error) from None
     except BaseException:
-        # A signal can come between the renaming and the end of this block: then the file is in its place already.
-        with suppress(FileNotFoundError):
+        # A signal is raised when the call that it came in has returned: the file may have been made and `fd` not be
+        # known, or it may be in its place already.
+        with suppress(OSError):
             os.unlink(path)
         raise
     finally:
-        os.close(fd)
+        if temporary is not None:
+            temporary.close()
+        elif fd >= 0:
+            os.close(fd)
     _sync_directory(directory)
 
 
@@ -115,9 +149,9 @@ def output_error(place: str, error: OSError) -> OutputError:
     hint = {
         errno.ENOENT: "make its directory first",
         errno.ENOTDIR: "its directory is a file",
-        errno.EACCES: "choose another place with -o",
-        errno.EROFS: "choose another place with -o",
-        errno.ENAMETOOLONG: "choose a shorter name with -o",
+        errno.EACCES: "choose another place",
+        errno.EROFS: "choose another place",
+        errno.ENAMETOOLONG: "choose a shorter name",
     }.get(error.errno or 0, "nothing was written")
     return OutputError(Problem("T2T802", f"cannot be written: {reason}", Location(place), hint))
 
@@ -132,11 +166,13 @@ def _refuse_occupied(place: str, target: str, is_ours: Callable[[str], bool], fo
     except OSError as error:
         raise output_error(place, error) from None
     if not is_file:
-        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise OutputError(Problem("T2T801", f"the output is {what}", Location(place), "name a file with -o"))
+        what = "a directory" if stat.S_ISDIR(mode) else "something that is not a regular file"
+        raise OutputError(Problem("T2T801", f"{what} stands there", Location(place), "name a file"))
     if not may_go:
         message = "a file that t2t did not write stands there"
-        raise OutputError(Problem("T2T801", message, Location(place), "give --force to replace it, or another -o"))
+        raise OutputError(
+            Problem("T2T801", message, Location(place), "give --force to replace it, or choose another place")
+        )
 
 
 def _remove_stale(directory: str, name: str, note: Callable[[Problem], None]) -> None:

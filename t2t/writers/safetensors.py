@@ -3,7 +3,7 @@ The safetensors writer: tensors go straight to their places in the file, in what
 
     u64, little-endian: the header's length | header: JSON, padded with spaces to 8 bytes | tensors, without a gap
 
-The header is `{"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets": [start, end]}, ...}`, with offsets
+The header is `{"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets": [start, end]}, ...}`, offsets are
 from the header's end (github.com/huggingface/safetensors, README, "Format"). Names, dtypes and shapes are known before
 the first byte is, so the header is written first. Tensors lie by falling element size, then by name: each is aligned,
 and the same input gives the same bytes. The library's own writer is not used: it needs all tensors at once, takes
@@ -23,6 +23,7 @@ import google_crc32c
 import numpy as np
 import safetensors
 
+from t2t.execute import BLOCK, Block, Room
 from t2t.names import shown
 from t2t.problems import Location, OutputError, Problem
 from t2t.tensors import DTYPES, Shape
@@ -50,7 +51,7 @@ def write(
     place: str,
     entries: Sequence[Entry],
     metadata: Mapping[str, str],
-    tensors: Iterable[tuple[str, np.ndarray[Any, Any]]],
+    blocks: Callable[[Room], Iterable[Block]],
     *,
     force: bool = False,
     prove: Callable[[str], None] = lambda path: None,
@@ -59,8 +60,9 @@ def write(
     """
     Writes the file and returns its size in bytes.
 
-    `tensors` gives each entry once, C order, in any order. When all are on the disk they are read back and compared;
-    `prove` is then called with the finished file's temporary path, and whatever it raises leaves the old file in place.
+    `blocks` gives every entry in blocks, those of one entry in order, in the memory that its argument gives out. When
+    all are on the disk they are read back and compared; `prove` is then called with the finished file's temporary path,
+    and whatever it raises leaves the old file in place.
 
     Raises OutputError: T2T804 before anything is written, T2T801-803 where the place or the disk says no, T2T805 where
     the disk gives back something else.
@@ -68,11 +70,12 @@ def write(
     header, starts, size = _header(place, entries, metadata)
     with replacing(place, size, is_ours, force=force, note=note) as temporary:
         temporary.write(header, 0)
-        written = {}
-        for name, array in tensors:
-            data = array.reshape(-1).view(np.uint8)
-            written[name] = google_crc32c.value(data)
-            temporary.write(data, starts[name])
+        written = dict.fromkeys(starts, 0)
+        buffer = np.empty(BLOCK, np.uint8)
+        for block in blocks(lambda _step, _start, count, dtype: buffer[: count * dtype.itemsize].view(dtype)):
+            data = block.values.view(np.uint8)
+            written[block.name] = google_crc32c.extend(written[block.name], data)
+            temporary.write(data, starts[block.name] + block.start * block.values.itemsize)
         temporary.sync()
         _read_back(temporary, entries, starts, written)
         prove(temporary.path)
@@ -105,8 +108,8 @@ def _header(place: str, entries: Sequence[Entry], metadata: Mapping[str, str]) -
             message = f"{shown(entry.name)}: safetensors cannot hold {entry.dtype}"
             problems.append(Problem("T2T804", message, Location(place), "leave it out of the module, or cast it"))
             continue
-        if entry.name == "__metadata__" or not entry.name:
-            message = f"safetensors cannot hold a tensor named '{entry.name}'"
+        if entry.name == "__metadata__" or not entry.name or not _is_text(entry.name):
+            message = f"safetensors cannot hold a tensor named '{shown(entry.name)}'"
             problems.append(Problem("T2T804", message, Location(place), "rename it in the module"))
             continue
         end = offset + int(np.prod(entry.shape, dtype=object)) * DTYPES[entry.dtype].itemsize
@@ -122,6 +125,11 @@ def _header(place: str, entries: Sequence[Entry], metadata: Mapping[str, str]) -
     base = 8 + len(text)
     starts = {entry.name: base + header[entry.name]["data_offsets"][0] for entry in entries}
     return struct.pack("<Q", len(text)) + text, starts, base + offset
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can hold the name: half of a surrogate pair is no character."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _read_back(
@@ -154,7 +162,7 @@ def _checksum(fd: int, offset: int, nbytes: int) -> int:
     buffer = np.empty(min(_PIECE, nbytes), np.uint8)
     for start in range(0, nbytes, _PIECE):
         piece = buffer[: min(_PIECE, nbytes - start)]
-        if os.preadv(fd, [piece], offset + start) != len(piece):
+        if os.preadv(fd, [piece.data], offset + start) != len(piece):
             return -1
         crc = google_crc32c.extend(crc, piece)
     return int(crc)
