@@ -1,0 +1,409 @@
+"""The original's run: what TensorFlow computes is what is recorded, and however it fails, it fails cleanly."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from t2t.mapping import Verify
+from t2t.problems import MappingError, OriginalError, Problem, T2TError
+from t2t.proof import recording
+from t2t.proof.record import record
+
+VerifyOf = Callable[..., Verify]
+
+needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not here")
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+
+#: Every kind of thing that a graph can hold and a checkpoint not.
+GRAPH = """
+    import sys, numpy as np, tensorflow as tf
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        v1.placeholder(tf.float32, [None, 4], name="wide")
+        v1.placeholder(tf.int32, [None, 3], name="whole")
+        flag = v1.placeholder(tf.bool, [], name="flag")
+        w = v1.get_variable("w", initializer=np.arange(6, dtype=np.float32).reshape(3, 2) / 7, use_resource=False)
+        b = v1.get_variable("b", initializer=np.float32([0.25, -1]), use_resource=True)
+        parts = v1.get_variable("parts", [4, 2], initializer=v1.constant_initializer(0.5, tf.float32),
+                                partitioner=v1.fixed_size_partitioner(2), use_resource=False)
+        slot = v1.get_variable("slot", [2], use_resource=False)
+        grown = v1.get_variable("grown", [2], use_resource=True)
+        y = tf.add(x @ w, b, name="y")
+        tf.identity(tf.convert_to_tensor(parts), name="p")
+        tf.cast(y, tf.bfloat16, name="half")
+        tf.identity(tf.cond(flag, lambda: y + 1, lambda: y), name="branch")
+        tf.add(y, slot, name="lost")
+        tf.add(y, grown, name="misfit")
+        tf.as_string(y, name="text")
+        tf.multiply(v1.placeholder(tf.float32, [], name="unfed"), 2.0, name="twice")
+        session.run(v1.global_variables_initializer())
+        v1.train.export_meta_graph(sys.argv[1] + "/g.meta")
+        # What is stored under the name `grown` has another shape.
+        names = {"w": w, "b": b, "parts": parts, "grown": v1.get_variable("other", initializer=np.ones(3, np.float32))}
+        session.run(names["grown"].initializer)
+        v1.train.Saver(names).save(session, sys.argv[1] + "/ckpt", write_meta_graph=False)
+"""
+
+
+@pytest.fixture(scope="session")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `g.meta` and the checkpoint `ckpt`, written by TensorFlow."""
+    directory = tmp_path_factory.mktemp("graph")
+    subprocess.run([sys.executable, "-c", textwrap.dedent(GRAPH), str(directory)], env=QUIET, check=True, timeout=300)
+    return directory
+
+
+@pytest.fixture
+def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make `import tensorflow` run these lines, in this process and in its children."""
+
+    def poison(lines: str) -> None:
+        package = tmp_path / "poison" / "tensorflow"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(textwrap.dedent(lines))
+        (tmp_path / "g.meta").touch()
+        monkeypatch.syspath_prepend(package.parent)
+        monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+    return poison
+
+
+def refusal(verify: Verify, timeout: float = 60) -> Problem:
+    with pytest.raises(T2TError) as error:
+        record(verify, "ckpt", "d0", timeout=timeout)
+    assert len(error.value.problems) == 1
+    return error.value.problems[0]
+
+
+# --- what is recorded ---
+
+
+@needs_tensorflow
+def test_what_tensorflow_computes_is_recorded(
+    verify_of: VerifyOf, graph: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """numpy says what it must be: a product, partitioned and resource variables, a flag, a bfloat16."""
+    verify = verify_of(
+        inputs="{x: {shape: [4, 3], range: [-2, 2], seed: 1}, flag: {value: true}}",
+        reference=f'{{graph: {graph}/g.meta, feed: {{x: "x:0", flag: "flag:0"}}, '
+        'fetch: {y: "y:0", p: "p:0", half: "half:0", branch: "branch:0"}}',
+        draws="2",
+    )
+    made = record(verify, str(graph / "ckpt"), "d0")
+    w, b = np.arange(6, dtype=np.float32).reshape(3, 2) / 7, np.array([0.25, -1], np.float32)
+
+    assert made.key == recording.key(verify, "d0")
+    assert sorted(made.made_by) == ["numpy", "t2t", "tensorflow"]
+    assert made.generated == {"x", "flag"}
+    assert len(made.draws) == 2
+    for number, draw in enumerate(made.draws):
+        given = recording.inputs(verify, number)
+        np.testing.assert_array_equal(draw.inputs["x"], given["x"], strict=True)
+        np.testing.assert_allclose(draw.outputs["y"], given["x"] @ w + b, rtol=1e-6, atol=1e-6, strict=True)
+        np.testing.assert_array_equal(draw.outputs["p"], np.full((4, 2), 0.5, np.float32), strict=True)
+        np.testing.assert_array_equal(draw.outputs["branch"], draw.outputs["y"] + 1, strict=True)
+        assert draw.outputs["half"].dtype == np.float32
+        np.testing.assert_allclose(draw.outputs["half"], draw.outputs["y"], rtol=2**-8)
+    assert capfd.readouterr() == ("", "")
+    again = record(verify, str(graph / "ckpt"), "d0", graph=str(graph / "g.meta"))
+    for name, one in (("one.npz", made), ("two.npz", again)):
+        recording.save(str(graph / name), one)
+    assert (graph / "one.npz").read_bytes() == (graph / "two.npz").read_bytes()
+
+
+@needs_tensorflow
+def test_madrys_logits_are_recorded_as_they_were(verify_of: VerifyOf, shared_data: Path) -> None:
+    """The graph of 2017, and outputs that another run of TensorFlow stored."""
+    data = shared_data / "madry"
+    verify = verify_of(
+        inputs=f"{{x: {{file: {data}/golden.npz, member: x}}}}",
+        reference=f'{{graph: {data}/checkpoint-700.meta, feed: {{x: "Placeholder:0"}}, fetch: {{logits: "add_3:0"}}}}',
+        labels=f"{{file: {data}/golden.npz, member: labels, metric: accuracy}}",
+    )
+    made = record(verify, str(data / "checkpoint-700"), "d0")
+    with np.load(data / "golden.npz") as golden:
+        logits, labels = golden["logits"], golden["labels"]
+
+    np.testing.assert_allclose(made.draws[0].outputs["logits"], logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+    assert np.mean(made.draws[0].outputs["logits"].argmax(-1) == labels) == 0.944
+
+
+# --- what the graph refuses ---
+
+#: Changes of a request that runs, and the report that the child then writes: kind, message, hint.
+REFUSALS: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
+    "no such output": ({"fetch": {"y": "yy:0"}}, ("names", "fetch y: the graph has no tensor yy:0", "")),
+    "an operation": ({"fetch": {"y": "y"}}, ("names", "fetch y: the graph has no tensor y", "write y:0")),
+    "no such input": ({"feed": {"x": "x:1"}}, ("names", "feed x: the graph has no tensor x:1", "")),
+    "another dtype": (
+        {"feed": {"x": "whole:0"}},
+        ("names", "x is float32, but whole:0 is int32", "give the input dtype int32"),
+    ),
+    "another shape": ({"feed": {"x": "wide:0"}}, ("names", "x is [1, 3], but wide:0 is [?, 4]", "")),
+    "text": ({"fetch": {"y": "text:0"}}, ("names", "y: text:0 is string, and only real numbers compare", "")),
+    "not restored": (
+        {"fetch": {"z": "y:0", "y": "lost:0"}},
+        ("run", "y depends on variable slot, which was not restored: the checkpoint does not hold it", ""),
+    ),
+    "restored in another shape": (
+        {"fetch": {"y": "misfit:0"}},
+        (
+            "run",
+            "y depends on variable grown, which was not restored: it is [2] in the graph and [3] in the checkpoint",
+            "",
+        ),
+    ),
+    "not fed": (
+        {"fetch": {"y": "twice:0"}},
+        (
+            "run",
+            "the graph cannot be run: You must feed a value for placeholder tensor 'unfed' with dtype float",
+            "",
+        ),
+    ),
+    "no graph": (
+        {"graph": "ckpt.index"},
+        (
+            "run",
+            "the graph cannot be imported: 'utf-8' codec can't decode byte 0x80 in position 22: invalid start byte",
+            "",
+        ),
+    ),
+    "no checkpoint": (
+        {"checkpoint": "gone"},
+        (
+            "run",
+            "tensorflow cannot open the checkpoint: Unsuccessful TensorSliceReader constructor: "
+            "Failed to find any matching files for gone",
+            "",
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def reports(graph: Path) -> dict[str, Any]:
+    """What the child says to each of REFUSALS, one after the other in one process: TensorFlow starts slowly."""
+    np.savez(graph / "inputs.npz", **{"0_0": np.zeros((1, 3), np.float32)})  # type: ignore[arg-type]
+    runs = {"graph": "g.meta", "checkpoint": "ckpt", "feed": {"x": "x:0"}, "fetch": {"y": "y:0"}, "draws": 1}
+    paths = {"inputs": "inputs.npz", "outputs": "outputs.npz"}
+    for number, (changes, _) in enumerate(REFUSALS.values()):
+        request = runs | paths | changes | {"result": f"result{number}"}
+        (graph / f"request{number}").write_text(json.dumps(request))
+    script = "import sys; from t2t.proof import original; print([original.main(path) for path in sys.argv[1:]])"
+    # The child would end with the other end of its standard input.
+    stdin, held = os.pipe()
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *(f"request{number}" for number in range(len(REFUSALS)))],
+        cwd=graph,
+        env=QUIET | {"PYTHONPATH": str(ROOT)},
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    os.close(stdin)
+    os.close(held)
+    assert ran.stdout == f"{[1] * len(REFUSALS)}\n"
+    return {case: json.loads((graph / f"result{number}").read_text()) for number, case in enumerate(REFUSALS)}
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_the_graph_cannot_do_is_reported(reports: dict[str, Any], case: str) -> None:
+    report = reports[case]
+    expected = REFUSALS[case][1]
+
+    assert (report["kind"], report["message"], report["hint"]) == expected
+
+
+@needs_tensorflow
+def test_a_tensor_that_the_graph_does_not_have_is_the_mappings_fault(verify_of: VerifyOf, graph: Path) -> None:
+    verify = verify_of(reference=f'{{graph: {graph}/g.meta, feed: {{x: "x:0"}}, fetch: {{y: "halff:0"}}}}')
+    with pytest.raises(MappingError) as error:
+        record(verify, str(graph / "ckpt"), "d0")
+
+    assert str(error.value) == f"{verify.at}: T2T503 fetch y: the graph has no tensor halff:0; did you mean half:0"
+
+
+@needs_tensorflow
+def test_a_graph_that_cannot_run_is_the_originals_fault(verify_of: VerifyOf, graph: Path) -> None:
+    verify = verify_of(reference=f'{{graph: {graph}/g.meta, feed: {{x: "x:0"}}, fetch: {{y: "lost:0"}}}}')
+    with pytest.raises(OriginalError) as error:
+        record(verify, str(graph / "ckpt"), "d0")
+
+    assert str(error.value) == (
+        f"{verify.at}: T2T902 y depends on variable slot, which was not restored: the checkpoint does not hold it"
+    )
+
+
+def test_a_graph_that_is_not_there_is_told_before_anything_runs(
+    verify_of: VerifyOf, poison: Callable[[str], None], tmp_path: Path
+) -> None:
+    poison("import os; os.abort()")
+    (tmp_path / "g.meta").unlink()
+    verify = verify_of()
+
+    assert refusal(verify) == Problem("T2T902", f"no graph at {tmp_path}/g.meta", verify.at)
+
+
+# --- how TensorFlow fails ---
+
+
+def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+    assert refusal(verify_of()) == Problem("T2T901", "tensorflow is not installed", hint="run pip install -e '.[tf]'")
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (
+            "raise ModuleNotFoundError(\"No module named 'tensorflow'\", name='tensorflow')",
+            Problem("T2T901", "tensorflow is not installed", hint="run pip install -e '.[tf]'"),
+        ),
+        (
+            "raise ImportError('libcuda.so: cannot open\\nmore')",
+            Problem("T2T902", "tensorflow cannot be imported: libcuda.so: cannot open"),
+        ),
+        (
+            "import no_such_dependency",
+            Problem("T2T902", "tensorflow cannot be imported: No module named 'no_such_dependency'"),
+        ),
+        (
+            "import os; os.write(2, b'F0000 Check failed: \\x1b[31mndims\\n\\n'); os.abort()",
+            Problem("T2T902", "tensorflow died with SIGABRT", details=("F0000 Check failed: \\x1b[31mndims",)),
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            Problem("T2T902", "tensorflow died with SIGKILL"),
+        ),
+        (
+            "import sys\nfor i in range(99999): print(i)\nsys.exit(3)",
+            Problem(
+                "T2T902",
+                "tensorflow ended with exit status 3 and no result",
+                details=tuple(str(i) for i in range(99989, 99999)),
+            ),
+        ),
+        (
+            "import sys; sys.exit(0)",
+            Problem("T2T902", "tensorflow ended with exit status 0 and no result"),
+        ),
+    ],
+)
+def test_a_tensorflow_that_fails_is_reported(
+    verify_of: VerifyOf,
+    poison: Callable[[str], None],
+    lines: str,
+    problem: Problem,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    poison(lines)
+    verify = verify_of()
+    found = refusal(verify)
+
+    assert (found.code, found.message, found.hint, found.details) == (
+        problem.code,
+        problem.message,
+        problem.hint,
+        problem.details,
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("hangs", ["time.sleep(600)", "re.match('(a+)+$', 'a' * 60 + 'b')"])
+def test_a_tensorflow_that_hangs_is_killed(verify_of: VerifyOf, poison: Callable[[str], None], hangs: str) -> None:
+    """Whether it waits, or computes and lets no other thread of its process run."""
+    poison(f"import re, time; print('waiting', flush=True); {hangs}")
+    started = time.monotonic()
+
+    assert refusal(verify_of(), timeout=1.5) == Problem(
+        "T2T903", "tensorflow did not finish within 1.5 s", details=("waiting",)
+    )
+    assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def hanging(
+    verify_of: VerifyOf, poison: Callable[[str], None], tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A process that records with a TensorFlow that hangs, and the child's number."""
+    poison(f"""
+        import os, signal, time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with open({str(tmp_path / "new")!r}, "w") as file:
+            file.write(str(os.getpid()))
+        os.rename({str(tmp_path / "new")!r}, {str(tmp_path / "pid")!r})
+        time.sleep(600)
+    """)
+    verify_of()
+    script = f"""
+        from t2t import mapping
+        from t2t.proof.record import record
+        path = {str(tmp_path / "m.yaml")!r}
+        read, problems = mapping.read(open(path, "rb").read(), path)
+        record(read.verify, "ckpt", "d0")
+    """
+    (tmp_path / "m.yaml").write_text(
+        "t2t: 1\nmodel: a:B\nsource: {checkpoint: c}\nmap: [{tf: a, torch: b}]\nverify:\n"
+        '  inputs: {x: {value: 1}}\n  reference: {graph: g.meta, feed: {x: "x:0"}, fetch: {y: "y:0"}}\n'
+    )
+    # What a killed process leaves behind is left in the test's own directory.
+    path = os.pathsep.join((os.environ["PYTHONPATH"], str(ROOT)))
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert until((tmp_path / "pid").exists)
+        yield parent, int((tmp_path / "pid").read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def until(is_so: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether it becomes so within this time."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_running(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see the child")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_child_ends_with_its_parent(hanging: tuple[subprocess.Popen[bytes], int], number: int) -> None:
+    parent, child = hanging
+    assert is_running(child)
+    os.kill(parent.pid, number)
+    parent.wait(60)
+
+    assert until(lambda: not is_running(child))
