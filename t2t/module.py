@@ -29,7 +29,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from t2t.names import did_you_mean, shown
-from t2t.problems import Location, ModuleError, Problem
+from t2t.problems import Location, ModuleError, Problem, UsageError
 from t2t.tensors import DTYPES, ModuleInventory, ParameterRef
 from t2t.usercode import argument, cause, failed, resolve, undisturbed
 
@@ -365,6 +365,15 @@ def to_torch(array: np.ndarray, dtype: str) -> torch.Tensor:
         # numpy knows bfloat16 and the float8s from ml_dtypes only, and torch.from_numpy doesn't know them.
         array = array.view(f"u{numpy.itemsize}")
     return torch.from_numpy(array).view(getattr(torch, dtype))
+
+
+def check_device(device: str) -> None:
+    """Raises UsageError (T2T001) where torch has no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        text = str(error).strip().splitlines()[0]
+        raise UsageError(Problem("T2T001", f"device {shown(device)} cannot be used: {shown(text)}")) from None
 
 
 def values(module: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,0 +1,23 @@
+"""`python -m t2t`, the same as the console script `t2t`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Runs the command line and returns the exit status."""
+    # `python -m` puts the current directory first: a stray yaml.py there must not win over the real one. It stays
+    # importable, at the end, because that is where a mapping's model usually is.
+    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", os.getcwd()}:
+        sys.path.append(sys.path.pop(0))
+    try:
+        from t2t import cli
+    except KeyboardInterrupt:  # from here on cli sees to it
+        return 130
+    return cli.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""
+One function per job. This is the only place that knows the order of things:
+
+    mapping -> checkpoint -> module (no weights) -> plan -> tensors -> file -> module -> comparison -> the file's place
+
+Everything raises a T2TError with all the problems that it found, and prints nothing. What is worth knowing on the way
+goes to `note`, the bytes of each variable that is read to `progress`; both are optional everywhere. Frameworks are
+imported where a job needs them: `check`, `explain` and `open_checkpoint` import neither.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
+
+from t2t import checkpoints
+from t2t import plan as planning
+from t2t.checkpoints import Checkpoint
+from t2t.job import Array, Job, Options, checkpoint_path, graph_path, read_mapping, refuse_unknown, silent
+from t2t.mapping import Mapping as MappingFile
+from t2t.mapping import Rule
+from t2t.names import did_you_mean, shown
+from t2t.plan import Plan, Step
+from t2t.problems import CheckpointError, Location, MappingError, Problem, UsageError, in_file_order
+from t2t.tensors import TensorRef
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from t2t.proof.compare import Comparison
+    from t2t.proof.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What `convert` did: the file and its size in bytes, the plan, and the proof (None where nothing was compared)."""
+
+    path: str
+    nbytes: int
+    plan: Plan
+    comparison: Comparison | None
+    unproven: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where one entry of the state_dict comes from. `source` is None where no variable is read, or none is known."""
+
+    rule: Rule
+    step: Step | None
+    source: TensorRef | None
+    ties: tuple[Rule, ...]
+
+
+# --- the jobs ---
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> Checkpoint:
+    """An open checkpoint: its inventory, and its tensors on demand. Raises CheckpointError."""
+    return checkpoints.open(os.fspath(path), checksums=checksums)
+
+
+def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> list[Problem]:
+    """
+    Everything that can be known about a mapping without its weights and without running code, in file order.
+
+    A file that cannot be read is one of the problems. The parameters are not checked, and a note says so.
+    """
+    problems: list[Problem] = []
+    try:
+        read, problems = read_mapping(mapping)
+        if read is None:
+            return problems
+        with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
+            problems += opened.notes
+            problems += planning.make(read, opened.inventory, None)[1]
+    except CheckpointError as error:
+        problems += error.problems
+    return in_file_order(problems)
+
+
+def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str | None = None) -> Explanation:
+    """Which row writes `parameter`, from which variable and how. Raises MappingError, CheckpointError."""
+    read, problems = read_mapping(mapping)
+    rules = {rule.target: rule for rule in read.rules} if read else {}
+    if read is None or parameter not in rules:
+        message = f"{shown(parameter)} is written by no row"
+        hint = did_you_mean(parameter, rules)
+        raise MappingError(problems or [Problem("T2T202", message, Location(os.fspath(mapping)), hint)])
+    rule = rules[parameter]
+    with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
+        plan, found = planning.make(read, opened.inventory, None)
+        errors = in_file_order(p for p in [*problems, *found] if p.severity == "error")
+        lines = {place.line for place in (rule.at, *rule.places.values())}
+        mine = [p for p in errors if p.at and p.at.line in lines]
+        step = next((step for step in plan.steps if step.target == parameter), None)
+        if mine or (rule.source is not None and step is None):
+            raise MappingError(mine or errors)
+        source = opened.inventory.variables.get(rule.source) if rule.source is not None else None
+    ties = tuple(other for other in read.rules if other.tie == parameter)
+    return Explanation(rule, step, source, ties)
+
+
+def convert(
+    mapping: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Unpack[Options]
+) -> Conversion:
+    """
+    Converts the checkpoint into a .safetensors file that is known to be right, or writes nothing.
+
+    The file is written, synced and read back under a temporary name; the module is filled from that very file and run
+    against the recording; only then the file takes its place. Raises T2TError.
+    """
+    from t2t import module as modules
+    from t2t.writers import WRITERS
+    from t2t.writers.safetensors import Entry
+
+    with Job(mapping, options) as job:
+        place = os.fspath(out) if out is not None else _default_output(job.mapping)
+        _refuse_own_input(place, job)
+        recording = job.recording()
+        comparison: Comparison | None = None
+        dtype = job.mapping.output.dtype
+        entries = [Entry(step.target, planning.stored(step, dtype), step.shape) for step in job.plan.steps]
+
+        def prove(path: str) -> None:
+            nonlocal comparison
+            if recording is not None:
+                job.fill(modules.read_file(path))
+                comparison = job.prove(recording)
+
+        nbytes = WRITERS[job.mapping.output.format](
+            place,
+            entries,
+            job.metadata(recording),
+            lambda room: job.blocks(room, dtype),
+            force=options.get("force", False),
+            prove=prove,
+            note=options.get("note", silent),
+        )
+        return Conversion(place, nbytes, job.plan, comparison, job.unproven)
+
+
+def load(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> nn.Module:
+    """
+    The mapping's module: built, filled, proven, in eval(), trainable, its tensors its own.
+
+    Raises T2TError; unproven results only come with `verify=False`.
+    """
+    with Job(mapping, options) as job:
+        recording = job.recording()
+        job.fill(job.torch_tensors())
+        if recording is not None:
+            job.prove(recording)
+        return job.module.eval()
+
+
+def load_into(module: nn.Module, mapping: str | os.PathLike[str], **options: Unpack[Options]) -> None:
+    """
+    Copies the weights into a module that exists; its strides, devices, dtypes, ties and requires_grad stay.
+
+    Every name, shape, dtype and value is tested before the first copy. When the proof fails, the old values are put
+    back before the error is raised. The mapping's `model` is not imported. Raises T2TError.
+    """
+    from t2t import module as modules
+
+    with Job(mapping, options, module) as job:
+        recording = job.recording()
+        tensors = job.torch_tensors()
+        before = {name: value.detach().clone() for name, value in module.state_dict().items() if recording}
+        modules.copy_into(module, tensors)
+        if recording is not None:
+            try:
+                job.prove(recording)
+            except BaseException:
+                modules.copy_into(module, before)
+                raise
+
+
+def iter_tensors(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> Iterator[tuple[str, Array]]:
+    """
+    Each entry of the module's state_dict with its converted values, in the checkpoint's file order. Nothing is proven.
+
+    The arrays are the caller's own. Raises T2TError.
+    """
+    with Job(mapping, options) as job:
+        yield from job.tensors()
+
+
+def verify(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> Comparison:
+    """
+    Runs the filled module against the recording. A difference is a result, not an error: see `Comparison.proven`.
+
+    Raises T2TError where the two cannot be compared.
+    """
+    with Job(mapping, options) as job:
+        recording = job.recording(required=True)
+        assert recording is not None
+        job.fill(job.torch_tensors())
+        return job.comparison(recording)
+
+
+def record(
+    mapping: str | os.PathLike[str], *, timeout: float = 600, **options: Unpack[Options]
+) -> tuple[str, Recording]:
+    """
+    Runs the original in a child process and stores its inputs and outputs. Returns the recording's path and itself.
+
+    `timeout` is in seconds. Raises T2TError; OriginalError where TensorFlow fails.
+    """
+    from t2t.proof import record as recorder
+    from t2t.proof import recording as recordings
+
+    refuse_unknown(options)
+    read, problems = read_mapping(mapping)
+    if read is None or problems:
+        raise MappingError(in_file_order(problems))
+    if read.verify is None:
+        message = "there is no verify section: nothing says which original to run"
+        raise MappingError(Problem("T2T503", message, Location(read.path), "add verify with inputs and reference"))
+    place = options.get("recording") or read.verify.recording
+    with checkpoints.open(
+        checkpoint_path(read, options.get("checkpoint")), checksums=options.get("checksums", True)
+    ) as opened:
+        for problem in opened.notes:
+            options.get("note", silent)(problem)
+        graph = graph_path(read, opened, options)
+        made = recorder.record(read.verify, opened.path, opened.inventory.digest, graph=graph, timeout=timeout)
+        recordings.save(place, made, force=options.get("force", False))
+    return place, made
+
+
+# --- where things are ---
+
+
+def _default_output(mapping: MappingFile) -> str:
+    stem = os.path.splitext(os.path.basename(mapping.path))[0]
+    return mapping.output.path or f"{stem}.{mapping.output.format}"
+
+
+def _refuse_own_input(place: str, job: Job) -> None:
+    """The output must not be a file that the conversion reads."""
+    if not os.path.exists(place):
+        return
+    inputs = [job.mapping.path, *job.checkpoint.files]
+    if verify := job.mapping.verify:
+        inputs += [job.options.get("recording") or verify.recording, verify.reference.path]
+        inputs += [entry.path for entry in verify.inputs] + ([verify.labels.path] if verify.labels else [])
+    for path in inputs:
+        if path and os.path.exists(path) and os.path.samefile(place, path):
+            message = f"the output {shown(place)} is an input: {shown(path)}"
+            raise UsageError(Problem("T2T001", message, None, "choose another output with -o"))

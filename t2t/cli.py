@@ -1,0 +1,248 @@
+"""
+The command line: words -> calls of the API, results -> the console, errors -> exit codes. Nothing is decided here.
+
+0 all well, 1 findings, 2 usage, 3 an input or output that could not be read or written, 70 a bug in t2t, 130 and 143
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import t2t
+from t2t import api, console
+from t2t.problems import Location, OutputError, Problem, T2TError, exit_code
+
+_EPILOG = """\
+exit status: 0 all well, 1 findings, 2 usage, 3 an input or output that cannot be read or written,
+70 a bug in t2t
+A mapping right after t2t means convert:  t2t mappings/madry.yaml"""
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: what is under way cleans up after itself."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit status."""
+    try:
+        console.open_closed_streams()
+        signal.signal(signal.SIGTERM, _terminate)
+        status = _status(arguments)
+        console.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone: there is nobody to tell.
+        console.discard()
+        return 141
+    except OutputError as error:
+        console.discard()
+        console.failure(f"t2t: {error.problems[0].message}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.failure("t2t: interrupted; no file is half written")
+        return 130
+    except _Terminated:
+        console.failure("t2t: terminated; no file is half written")
+        return 143
+    return status
+
+
+def _status(arguments: Sequence[str]) -> int:
+    """The exit status of one command, when all that there is to say is said."""
+    screen = console.Console("concise")
+    debug = False
+    try:
+        options = _parser().parse_args(_with_command(arguments))
+        debug = options.debug
+        screen = console.Console(options.format or os.environ.get("T2T_FORMAT") or None, show_all=options.all)
+        return int(COMMANDS[options.command](options, screen))
+    except SystemExit as end:  # argparse has said what it had to say
+        return int(end.code or 0)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what is none of the first two is a bug in t2t, and says so
+        if debug:
+            console.traceback()
+        if isinstance(error, T2TError):
+            screen.problems(error.problems)
+            return error.exit_code
+        if isinstance(error, MemoryError):
+            console.failure("t2t: out of memory; nothing was written")
+            return 3
+        console.failure(f"t2t: this is a bug in t2t: {type(error).__name__}: {error}; --debug shows where")
+        return 70
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `convert` before a mapping that stands where a command would."""
+    words = list(arguments)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        return ["convert", *words]
+    return words
+
+
+# --- the commands ---
+
+
+def _convert(options: argparse.Namespace, screen: console.Console) -> int:
+    with screen.progress("converting") as progress:
+        done = api.convert(options.mapping, options.output, progress=progress, **_api_options(options, screen))
+    screen.conversion(done)
+    return 0
+
+
+def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
+    with api.open_checkpoint(options.checkpoint) as opened:
+        screen.inventory(opened)
+    return _strict(opened.notes, options)
+
+
+def _check(options: argparse.Namespace, screen: console.Console) -> int:
+    problems = []
+    for mapping in options.mapping:
+        problems += api.check(mapping, checkpoint=options.checkpoint)
+    screen.findings(problems, options.mapping)
+    return _strict(problems, options)
+
+
+def _explain(options: argparse.Namespace, screen: console.Console) -> int:
+    screen.explanation(api.explain(options.mapping, options.parameter, checkpoint=options.checkpoint))
+    return 0
+
+
+def _record(options: argparse.Namespace, screen: console.Console) -> int:
+    given = _api_options(options, screen)
+    place, recording = api.record(options.mapping, timeout=options.timeout, **given)
+    screen.recording(place, recording)
+    return 0
+
+
+def _verify(options: argparse.Namespace, screen: console.Console) -> int:
+    with screen.progress("reading") as progress:
+        comparison = api.verify(options.mapping, progress=progress, **_api_options(options, screen))
+    problems = comparison.problems(Location(options.mapping))
+    screen.comparison(comparison, problems)
+    return exit_code(problems)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
+    "convert": _convert,
+    "inspect": _inspect,
+    "check": _check,
+    "explain": _explain,
+    "record": _record,
+    "verify": _verify,
+}
+
+
+def _strict(problems: Sequence[Problem], options: argparse.Namespace) -> int:
+    """The exit status of findings; with --strict warnings count as errors."""
+    if options.strict and any(problem.severity == "warning" for problem in problems):
+        return max(1, exit_code(problems))
+    return exit_code(problems)
+
+
+def _api_options(options: argparse.Namespace, screen: console.Console) -> dict[str, Any]:
+    """The flags that are the API's options, by their names there; those that this command doesn't have are left out."""
+    named = {
+        "checkpoint": "checkpoint",
+        "recording": "recording",
+        "checksums": "checksums",
+        "allow_import": "allow_import",
+        "allow_nonfinite": "allow_nonfinite",
+        "force": "force",
+        "device": "device",
+    }
+    given = {name: getattr(options, flag) for name, flag in named.items() if hasattr(options, flag)}
+    if hasattr(options, "unproven"):
+        given["verify"] = not options.unproven
+    given["note"] = screen.note
+    return given
+
+
+# --- the flags ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2t",
+        description="Gets weights out of TensorFlow and into PyTorch by a reviewed mapping file, and proves it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"t2t {t2t.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        formats = added.add_argument_group("what is shown")
+        formats.add_argument("--format", choices=console.FORMATS, help="default: full on a terminal, else concise")
+        formats.add_argument("--all", action="store_true", help="show every problem, every variable")
+        formats.add_argument("--debug", action="store_true", help="show the traceback of what went wrong")
+        return added
+
+    added = command("convert", "convert a checkpoint, prove the result, and write it")
+    added.add_argument("mapping", metavar="MAPPING")
+    added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.safetensors in the current directory")
+    added.add_argument("--unproven", action="store_true", help="write the file without a proof; its metadata says so")
+    added.add_argument("--force", action="store_true", help="replace a file that t2t did not write")
+    _source_flags(added)
+    _module_flags(added)
+
+    added = command("inspect", "list a checkpoint's variables")
+    added.add_argument("checkpoint", metavar="CHECKPOINT", help="a prefix, one of its files, or its directory")
+    added.add_argument("--strict", action="store_true", help="warnings count as errors")
+
+    added = command("check", "find everything that can be known to be wrong without the weights")
+    added.add_argument("mapping", metavar="MAPPING", nargs="+")
+    added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
+    added.add_argument("--strict", action="store_true", help="warnings count as errors")
+
+    added = command("explain", "say where a parameter comes from")
+    added.add_argument("mapping", metavar="MAPPING")
+    added.add_argument("parameter", metavar="PARAMETER")
+    added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
+
+    added = command("record", "run the original in TensorFlow and store its inputs and outputs")
+    added.add_argument("mapping", metavar="MAPPING")
+    added.add_argument("--force", action="store_true", help="replace a file that is no recording")
+    added.add_argument("--timeout", metavar="SECONDS", type=float, default=600.0, help="default: 600")
+    _source_flags(added)
+
+    added = command("verify", "compare the torch module with the recording")
+    added.add_argument("mapping", metavar="MAPPING")
+    _source_flags(added)
+    _module_flags(added)
+    return parser
+
+
+def _source_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the weights")
+    group.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
+    group.add_argument("--recording", metavar="FILE", help="instead of the mapping's")
+    group.add_argument(
+        "--checksums", action=argparse.BooleanOptionalAction, default=True, help="test what is read (the default)"
+    )
+
+
+def _module_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the module")
+    allowed = [prefix for prefix in os.environ.get("T2T_ALLOW_IMPORT", "").split(os.pathsep) if prefix]
+    group.add_argument(
+        "--allow-import",
+        metavar="PREFIX",
+        action="append",
+        default=allowed,
+        help="import only modules under this prefix (repeatable; also T2T_ALLOW_IMPORT)",
+    )
+    group.add_argument("--allow-nonfinite", action="store_true", help="let NaN and Inf through")
+    group.add_argument("--device", default="cpu", help="where the module is proven; default: cpu")

@@ -1,0 +1,397 @@
+"""
+The only file that prints. Results and findings go to stdout, progress, notes and failures to stderr.
+
+Three formats: `full` (for a person: details under each problem, tables on a terminal), `concise` (one line each),
+`json` (one document on stdout). The facts come from the API as values; here they only get words and columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback as tracebacks
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from t2t.names import shown
+from t2t.problems import OutputError, Problem, Severity, UsageError
+from t2t.tensors import TensorRef, elements
+
+if TYPE_CHECKING:
+    from t2t.api import Conversion, Explanation
+    from t2t.checkpoints import Checkpoint
+    from t2t.proof.compare import Comparison
+    from t2t.proof.recording import Recording
+
+FORMATS = ("full", "concise", "json")
+
+#: So many problems are shown as text; --all shows the rest.
+SHOWN_PROBLEMS = 20
+
+_COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+class Console:
+    """Standard output and standard error, in one of the formats; None is `full` on a terminal, `concise` elsewhere."""
+
+    def __init__(self, format: str | None, *, show_all: bool = False) -> None:  # noqa: A002 - the flag's name
+        for stream in (sys.stdout, sys.stderr):
+            # A name that the terminal's encoding lacks is escaped, never an error.
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if format not in {None, *FORMATS}:
+            raise UsageError(Problem("T2T001", f"unknown format {format}", None, f"formats are {', '.join(FORMATS)}"))
+        self.is_terminal = sys.stdout.isatty()
+        self.format = format or ("full" if self.is_terminal else "concise")
+        self.show_all = show_all
+
+    # --- problems ---
+
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """Problems that ended a command: findings to stdout, what could not be read, written or run to stderr."""
+        if self.format == "json":
+            self._json({"problems": [_as_json(problem) for problem in problems]})
+            return
+        is_finding = all(problem.code[3] in "123457" for problem in problems)
+        self._listed(problems, sys.stdout if is_finding else sys.stderr)
+
+    def findings(self, problems: Sequence[Problem], checked: Sequence[str]) -> None:
+        """What `check` found, and a last line that sums it up."""
+        if self.format == "json":
+            self._json({"checked": list(checked), "problems": [_as_json(problem) for problem in problems]})
+            return
+        self._listed(problems, sys.stdout)
+        counts = Counter(problem.severity for problem in problems)
+        told = ", ".join(_count(counts[severity], severity) for severity in _COLOURS if counts[severity])
+        self._print(f"{_count(len(checked), 'mapping')} checked: {told or 'no problems'}")
+
+    def note(self, problem: Problem) -> None:
+        """Something worth knowing while a command runs."""
+        if self.format != "json":
+            self._print(_line(f"{problem.severity}: {problem}"), sys.stderr)
+
+    def _listed(self, problems: Sequence[Problem], stream: Any) -> None:
+        count = len(problems) if self.show_all else SHOWN_PROBLEMS
+        for problem in problems[:count]:
+            self._print(_line(str(problem)), stream, _COLOURS[problem.severity])
+            if self.format == "full":
+                for detail in problem.details:
+                    self._print(f"    {_line(detail)}", stream)
+        if len(problems) > count:
+            self._print(f"and {len(problems) - count} more; --all shows them", stream)
+
+    # --- results ---
+
+    def conversion(self, done: Conversion) -> None:
+        """What was written, how every element is accounted for, and whether it is proven."""
+        sources, ignored = done.plan.sources, done.plan.ignored
+        from_rows = [step for step in done.plan.steps if step.source is not None]
+        others = Counter(
+            "tied" if step.rule.tie else "kept" if step.rule.keep else "filled"
+            for step in done.plan.steps
+            if step.source is None
+        )
+        if self.format == "json":
+            self._json(
+                {
+                    "output": done.path,
+                    "bytes": done.nbytes,
+                    "parameters": len(done.plan.steps),
+                    "variables": {"mapped": len(sources), "ignored": dict(ignored)},
+                    "proof": _comparison_json(done.comparison) if done.comparison else {"unproven": done.unproven},
+                }
+            )
+            return
+        count = sum(step.elements for step in done.plan.steps)
+        parts = [f"{len(from_rows)} from variables", *(f"{n} {how}" for how, n in others.items())]
+        self._print(f"{_count(len(done.plan.steps), 'parameter')} ({count:,} elements): {', '.join(parts)}")
+        reasons = Counter(ignored.values())
+        left = "".join(f", {n} ignored: {shown(why)}" for why, n in reasons.items())
+        total = len(sources) + len(ignored)
+        self._print(f"{_count(total, 'variable')}: {len(sources)} mapped ({elements(sources):,} elements){left}")
+        self._print(_line(f"wrote {done.path} ({_size(done.nbytes)})"))
+        if done.comparison:
+            self.comparison(done.comparison)
+        else:
+            self._print(f"not proven: {done.unproven}", colour="yellow")
+
+    def comparison(self, comparison: Comparison, problems: Sequence[Problem] = ()) -> None:
+        """The figures of both sides, and the verdict; `problems` are the same for whoever asked for nothing else."""
+        if self.format == "json":
+            self._json({**_comparison_json(comparison), "problems": [_as_json(problem) for problem in problems]})
+            return
+        for delta in comparison.outputs:
+            sign = "<=" if delta.holds else "exceeds"
+            draw = f" (draw {delta.draw})" if delta.draw else ""
+            self._print(
+                f"{shown(delta.output)} {list(delta.shape)}{draw}: max|Δ| {delta.max_delta:.3g} {sign} "
+                f"{delta.tolerance:.3g}, where max|TF| is {delta.scale:.3g}"
+            )
+        if metric := comparison.metric:
+            self._print(
+                f"{metric.name} on {metric.count} labelled inputs: TensorFlow {metric.reference:.4f}, "
+                f"torch {metric.torch:.4f}"
+            )
+        self._print("proven" if comparison.proven else "not proven", colour="green" if comparison.proven else "red")
+        self._listed(problems, sys.stdout)
+
+    def recording(self, place: str, recording: Recording) -> None:
+        """Where the recording is and what it holds."""
+        outputs = {name: list(array.shape) for name, array in recording.draws[0].outputs.items()}
+        if self.format == "json":
+            self._json({"recording": place, "key": recording.key, "draws": len(recording.draws), "outputs": outputs})
+            return
+        told = ", ".join(f"{shown(name)} {shape}" for name, shape in outputs.items())
+        made_by = ", ".join(f"{name} {version}" for name, version in recording.made_by.items())
+        self._print(_line(f"wrote {place}: {_count(len(recording.draws), 'draw')} of {told}, by {made_by}"))
+
+    def explanation(self, explanation: Explanation) -> None:
+        """Where a parameter comes from, in words."""
+        rule, step, source = explanation.rule, explanation.step, explanation.source
+        if self.format == "json":
+            self._json(
+                {
+                    "parameter": rule.target,
+                    "at": str(rule.at),
+                    "variable": rule.source,
+                    "axes": str(rule.axes) if rule.axes else None,
+                    "from": {"dtype": source.dtype, "shape": list(source.shape)} if source else None,
+                    "to": {"dtype": step.dtype, "shape": list(step.shape)} if step else None,
+                    "fill": rule.fill,
+                    "tie": rule.tie,
+                    "keep": rule.why if rule.keep else None,
+                    "tied": [tie.target for tie in explanation.ties],
+                }
+            )
+            return
+        name = shown(rule.target)
+        if source is not None and step is not None:
+            self._print(f"{name} comes from the variable {shown(source.name)}, by {rule.at}")
+            self._print(f"  the variable is {source.dtype} {list(source.shape)}")
+            if rule.axes is None:
+                self._print("  its elements stay in their order")
+            else:
+                assert step.transform is not None
+                sizes = dict(zip((n for g in rule.axes.left for n in g), step.transform.elementary, strict=True))
+                self._print(f"  its axes move: {rule.axes}, where {', '.join(f'{n} = {s}' for n, s in sizes.items())}")
+            cast = f", cast from {source.dtype}" if step.dtype != source.dtype else ""
+            self._print(f"  the parameter becomes {step.dtype} {list(step.shape)}{cast}")
+        elif rule.fill is not None:
+            self._print(f"{name} is filled with {rule.fill}, by {rule.at}")
+        elif rule.tie is not None:
+            self._print(f"{name} is another name of the Parameter {shown(rule.tie)}, by {rule.at}")
+        else:
+            self._print(f"{name} keeps the value that the module was built with, by {rule.at}: {shown(rule.why)}")
+        for tie in explanation.ties:
+            self._print(f"  {shown(tie.target)} is another name of it, by {tie.at}")
+
+    def inventory(self, opened: Checkpoint) -> None:
+        """The variables with their totals; slots are folded into one line, unless --all."""
+        refs = list(opened.inventory.variables.values())
+        trainable = opened.inventory.trainable
+        if self.format == "json":
+            self._json(
+                {
+                    "checkpoint": opened.path,
+                    "notes": [_as_json(note) for note in opened.notes],
+                    "variables": [_ref_json(ref, trainable) for ref in refs],
+                    "digest": opened.inventory.digest,
+                }
+            )
+            return
+        for note in opened.notes:
+            self.note(note)
+        folded = [ref for ref in refs if ref.slot_of is not None and not self.show_all]
+        rows = [
+            (shown(ref.name), ref.dtype, str(list(ref.shape)), f"{ref.elements:,}", _size(ref.nbytes), ref.unreadable)
+            for ref in refs
+            if self.show_all or ref.slot_of is None
+        ]
+        self._table(("variable", "dtype", "shape", "elements", "size", ""), rows)
+        if folded:
+            self._print(f"{_totals('optimizer slots and counters', folded)}; --all lists them")
+        if trainable is not None:
+            self._print(_totals("trainable", [ref for ref in refs if ref.name in trainable]))
+        self._print(_totals("all", refs))
+
+    def _table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self.is_terminal:
+            from rich import box
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for title in header:
+                right = title in {"elements", "size"}
+                table.add_column(title, justify="right" if right else "left", overflow="fold")
+            for row in rows:
+                table.add_row(*(Text(cell) for cell in row))
+            _rich().print(table)
+            return
+        for row in rows:
+            self._print("  ".join(cell for cell in row if cell))
+
+    # --- the lowest level ---
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int], None]]:
+        """A bar of the bytes read, on a terminal; elsewhere nothing."""
+        if not sys.stderr.isatty() or self.format == "json":
+            yield lambda nbytes: None
+            return
+        from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+        columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=_rich(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda nbytes: bar.advance(task, nbytes)
+
+    def _print(self, text: str, stream: Any = None, colour: str = "") -> None:
+        stream = stream or sys.stdout
+        with _refusing(stream):
+            if colour and stream.isatty():
+                from rich.text import Text
+
+                _rich(stderr=stream is sys.stderr).print(Text(text, style=colour), soft_wrap=True)
+            else:
+                print(text, file=stream)
+
+    def _json(self, document: dict[str, Any]) -> None:
+        self._print(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def open_closed_streams() -> None:
+    """
+    Where the caller closed a standard stream, what is said there goes nowhere.
+
+    The next file that is opened would get its number, and what a library says to stderr would end up in the output.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def flush() -> None:
+    """Writes out what is still held back. Raises OutputError where standard output takes no more, BrokenPipeError."""
+    with _refusing(sys.stdout):
+        sys.stdout.flush()
+
+
+def discard() -> None:
+    """What standard output did not take, and all that follows, goes nowhere: not even the last flush may fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def failure(text: str) -> None:
+    """One line about why the command ended."""
+    print(_line(text), file=sys.stderr)  # noqa: T201 - here is where t2t prints
+
+
+@contextmanager
+def _refusing(stream: Any) -> Iterator[None]:
+    """An OSError from a standard stream, as ours; a reader that has gone stays a BrokenPipeError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "error" if stream is sys.stderr else "output"
+        raise OutputError(Problem("T2T802", f"standard {name} cannot be written: {error.strerror}")) from None
+
+
+def traceback() -> None:
+    """The traceback of the exception that is being handled, for --debug."""
+    tracebacks.print_exc()
+
+
+def _rich(*, stderr: bool = False) -> Any:
+    from rich.console import Console as RichConsole
+
+    # No markup and no highlighting: `[0]` in a name is a name.
+    return RichConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def _line(text: str) -> str:
+    """The text without control characters, so that no name reaches the terminal as a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _size(nbytes: int) -> str:
+    """Bytes in decimal units, as disks and networks count them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000 or unit == "GB":
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000  # type: ignore[assignment]
+    raise AssertionError
+
+
+def _totals(what: str, refs: Sequence[TensorRef]) -> str:
+    nbytes = sum(ref.nbytes for ref in refs)
+    return f"{what}: {_count(len(refs), 'variable')}, {elements(refs):,} elements, {_size(nbytes)}"
+
+
+def _as_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "code": problem.code,
+        "severity": problem.severity,
+        "path": problem.at.path if problem.at else None,
+        "line": problem.at.line if problem.at else None,
+        "column": problem.at.column if problem.at else None,
+        "message": problem.message,
+        "hint": problem.hint,
+        "details": list(problem.details),
+    }
+
+
+def _ref_json(ref: TensorRef, trainable: frozenset[str] | None) -> dict[str, Any]:
+    return {
+        "name": ref.name,
+        "dtype": ref.dtype,
+        "shape": list(ref.shape),
+        "elements": ref.elements,
+        "bytes": ref.nbytes,
+        "shard": ref.shard,
+        "offset": ref.offset,
+        "crc32c": None if ref.crc32c is None else f"{ref.crc32c:08x}",
+        "slot_of": ref.slot_of,
+        "trainable": None if trainable is None else ref.name in trainable,
+        "unreadable": ref.unreadable or None,
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    def number(value: float) -> float | str:
+        return value if math.isfinite(value) else str(value)
+
+    metric = comparison.metric
+    return {
+        "proven": comparison.proven,
+        "outputs": [
+            {
+                "output": delta.output,
+                "draw": delta.draw,
+                "shape": list(delta.shape),
+                "max_delta": number(delta.max_delta),
+                "scale": number(delta.scale),
+                "tolerance": number(delta.tolerance),
+                "holds": delta.holds,
+            }
+            for delta in comparison.outputs
+        ],
+        "metric": None
+        if metric is None
+        else {"name": metric.name, "tensorflow": metric.reference, "torch": metric.torch, "count": metric.count},
+    }

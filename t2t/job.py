@@ -1,0 +1,269 @@
+"""
+What most jobs begin with: a mapping, and everything that it names, opened and planned.
+
+    mapping -> checkpoint -> module (no weights) -> plan
+
+and the steps that they go on with: tensors, filling the module, the proof.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+import t2t
+from t2t import checkpoints, execute
+from t2t import mapping as mapping_file
+from t2t import plan as planning
+from t2t.checkpoints import Checkpoint
+from t2t.mapping import Mapping as MappingFile
+from t2t.problems import CheckpointError, Location, MappingError, Problem, T2TError, in_file_order
+from t2t.tensors import ModuleInventory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from t2t.proof.compare import Comparison
+    from t2t.proof.recording import Recording
+
+Array = np.ndarray[Any, Any]
+Note = Callable[[Problem], None]
+Progress = Callable[[int], None]
+
+
+class Options(TypedDict, total=False):
+    """
+    What a caller may ask for beside the mapping itself; each is a flag of the same name on the command line.
+
+    `checkpoint` and `recording` replace the mapping's paths, relative to the current directory. `verify=False` lets an
+    unproven result through. `checksums=False` skips them. `allow_import` are the module prefixes that may be imported,
+    all where there are none. `allow_nonfinite` lets NaN and Inf through. `force` replaces a file that t2t did not
+    write. `device` is where the module ends up, and where it is proven.
+    """
+
+    checkpoint: str | None
+    recording: str | None
+    verify: bool
+    checksums: bool
+    allow_import: Sequence[str]
+    allow_nonfinite: bool
+    force: bool
+    device: str
+    note: Note
+    progress: Progress
+
+
+def silent(_: object) -> None:
+    """What is worth knowing goes nowhere, unless somebody asks."""
+
+
+class Job:
+    """
+    A mapping with everything that it names open and planned: mapping, checkpoint, module, plan.
+
+    All that is wrong with them is collected before anything is raised, as far as one can be seen without the other.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: Options, module: nn.Module | None = None) -> None:
+        from t2t import module as modules
+
+        refuse_unknown(options)
+        modules.check_device(options.get("device", "cpu"))
+        self.options = options
+        self.note = options.get("note", silent)
+        self.unproven = ""
+        read, problems = read_mapping(path)
+        if read is None:
+            raise MappingError(problems)
+        self.mapping = read
+        errors = list(problems)
+        failures: list[T2TError] = []
+        inventory: ModuleInventory | None = None
+        opened: Checkpoint | None = None
+        try:
+            opened = checkpoints.open(
+                checkpoint_path(read, options.get("checkpoint")), checksums=options.get("checksums", True)
+            )
+        except CheckpointError as error:
+            failures.append(error)
+        try:
+            if not any(problem.at == read.model_at for problem in problems):
+                self.module = module if module is not None else self._build(read)
+                inventory = modules.inventory(self.module, read.model_at)
+        except T2TError as error:
+            failures.append(error)
+        if opened is not None:
+            self.checkpoint = opened
+            self.plan, found = planning.make(read, opened.inventory, inventory)
+            # Without an inventory the module's own problem is among the errors already.
+            errors += [problem for problem in found if problem.severity == "error"]
+        if errors or failures:
+            if opened is not None:
+                opened.close()
+            if not errors and len(failures) == 1:
+                raise failures[0]
+            raise MappingError(in_file_order([*errors, *(p for failure in failures for p in failure.problems)]))
+        for problem in self.checkpoint.notes:
+            self.note(problem)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.checkpoint.close()
+
+    def _build(self, read: MappingFile) -> nn.Module:
+        """The module, without its weights unless a row keeps a parameter as it was built."""
+        from t2t import module as modules
+
+        self.note(Problem("T2T700", f"importing {read.model}", severity="note"))
+        kept = {rule.target for rule in read.rules if rule.keep}
+
+        def build(weights: bool) -> nn.Module:
+            arguments, allowed = read.arguments, self.options.get("allow_import", ())
+            built = modules.build(read.model, arguments, at=read.model_at, allow_import=allowed, weights=weights)
+            for problem in built.notes:
+                self.note(problem)
+            return built.module
+
+        module = build(weights=False)
+        needs_weights = any(name in kept and parameter.is_meta for name, parameter in module.named_parameters())
+        return build(weights=True) if needs_weights else module
+
+    def blocks(self, room: execute.Room, dtype: str | None) -> Iterator[execute.Block]:
+        """The plan's tensors in blocks, as `execute.blocks` gives them."""
+        return execute.blocks(self.plan, self.checkpoint, self._kept(), room, dtype=dtype, **self._values())
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """The plan's tensors whole, as `execute.tensors` gives them."""
+        return execute.tensors(self.plan, self.checkpoint, self._kept(), **self._values())
+
+    def _kept(self) -> dict[str, Array]:
+        """What the module was built with, for the rows that keep it."""
+        from t2t import module as modules
+
+        return modules.values(self.module, [step.target for step in self.plan.steps if step.rule.keep])
+
+    def _values(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "allow_nonfinite": options.get("allow_nonfinite", False),
+            "progress": options.get("progress", silent),
+        }
+
+    def recording(self, *, required: bool = False) -> Recording | None:
+        """
+        The recording that proves this checkpoint; None where the mapping has no `verify` or the caller wants none.
+
+        Raises MappingError (T2T502, T2T503) where a proof is asked for and cannot be had.
+        """
+        from t2t.proof import recording as recordings
+
+        verify = self.mapping.verify
+        if verify is None:
+            self.unproven = "the mapping has no verify section"
+            if required:
+                message = "there is no verify section: nothing to compare with"
+                hint = "add verify with inputs and reference"
+                raise MappingError(Problem("T2T503", message, Location(self.mapping.path), hint))
+            return None
+        if not required and not self.options.get("verify", True):
+            self.unproven = "--unproven"
+            return None
+        place = self.options.get("recording") or verify.recording
+        graph = graph_path(self.mapping, self.checkpoint, self.options)
+        found = recordings.find(place, verify, self.checkpoint.inventory.digest, graph)
+        if isinstance(found, Problem):
+            raise MappingError(found)
+        return found
+
+    def torch_tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors in memory of their own, as torch has them."""
+        from t2t import module as modules
+
+        dtypes = {step.target: step.dtype for step in self.plan.steps}
+        return {name: modules.to_torch(array, dtypes[name]) for name, array in self.tensors()}
+
+    def fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Gives the module that was built its values (`output.dtype` cast back to the parameter's) and its device."""
+        from t2t import module as modules
+
+        modules.assign(self.module, modules.cast_like(self.module, tensors))
+        self.module.to(self.options.get("device", "cpu"))
+
+    def prove(self, recording: Recording) -> Comparison:
+        """The comparison of the filled module. Raises MappingError (T2T501) when the two differ."""
+        comparison = self.comparison(recording)
+        if not comparison.proven:
+            assert self.mapping.verify is not None
+            raise MappingError(comparison.problems(self.mapping.verify.at))
+        return comparison
+
+    def comparison(self, recording: Recording) -> Comparison:
+        """The comparison of the filled module, whatever comes of it."""
+        from t2t.proof import compare
+
+        assert self.mapping.verify is not None
+        return compare.compare(self.module, recording, self.mapping.verify, at=self.mapping.verify.at)
+
+    def metadata(self, recording: Recording | None) -> dict[str, str]:
+        """
+        What the file says of itself: versions, which mapping made it from which weights, and whether that is proven.
+
+        It holds no figure that another machine would compute otherwise: the same input gives the same bytes.
+        """
+        import torch
+
+        return {
+            "format": "pt",
+            "t2t": t2t.__version__,
+            "t2t.mapping": self.mapping.digest,
+            "t2t.model": self.mapping.model,
+            "t2t.proof": "proven" if recording is not None else f"not proven: {self.unproven}",
+            "t2t.source": self.checkpoint.inventory.digest,
+            "t2t.torch": torch.__version__,
+            **({"t2t.recording": recording.key} if recording is not None else {}),
+        }
+
+
+def refuse_unknown(options: Options) -> None:
+    """Raises TypeError for an option that does not exist, as Python does for a keyword."""
+    if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+        raise TypeError(f"unknown option {unknown[0]!r}; options are {', '.join(Options.__annotations__)}")
+
+
+def read_mapping(path: str | os.PathLike[str]) -> tuple[MappingFile | None, list[Problem]]:
+    """The mapping file. Raises CheckpointError (T2T602) where it cannot be read."""
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        hint = "name a mapping file" if isinstance(error, FileNotFoundError) else ""
+        problem = Problem("T2T602", f"the mapping cannot be read: {error.strerror}", Location(name, 1, 1), hint)
+        raise CheckpointError(problem) from None
+    return mapping_file.read(data, name)
+
+
+def checkpoint_path(mapping: MappingFile, replaced: str | None) -> str:
+    """The checkpoint to open. Raises CheckpointError (T2T601) where nothing names one."""
+    path = replaced or mapping.checkpoint
+    if not path:
+        raise CheckpointError(
+            Problem("T2T601", "the mapping names no checkpoint", Location(mapping.path, 1, 1), "give --checkpoint")
+        )
+    return path
+
+
+def graph_path(mapping: MappingFile, checkpoint: Checkpoint, options: Options) -> str:
+    """
+    The graph to run. Where it is the checkpoint's own, it follows --checkpoint: another training's graph may differ.
+    """
+    assert mapping.verify is not None
+    path = mapping.verify.reference.path
+    own = os.path.normpath(path) == os.path.normpath(f"{mapping.checkpoint}.meta")
+    return f"{checkpoint.path}.meta" if options.get("checkpoint") and own else path
