@@ -1,0 +1,73 @@
+"""README does what it says: its commands are the ones that run, its session is a real one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SESSIONS = re.findall(r"```console\n\$ (.*)\n(.*?)```", README, re.DOTALL)
+
+
+def _without_figures(text: str) -> str:
+    """Parity figures depend on the machine's arithmetic; everything else must stand as it is."""
+    return re.sub(r"max\|Δ\| \S+", "max|Δ| #", text)
+
+
+def _run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    assert command.startswith("python -m t2t ")
+    arguments = [sys.executable, *command.split()[1:]]
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, encoding="utf-8")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A directory with the example in it, where output may be written."""
+    (tmp_path / "mappings").symlink_to(ROOT / "mappings", target_is_directory=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("command", "output"), SESSIONS[:-1], ids=[command for command, _ in SESSIONS[:-1]])
+def test_the_session_is_real(command: str, output: str, clone: Path) -> None:
+    done = _run(command, clone)
+
+    assert done.returncode == 0
+    assert _without_figures(done.stdout) == _without_figures(output)
+
+
+def test_the_refusal_is_real(tmp_path: Path) -> None:
+    """The last session is the one with the plain transpose."""
+    command, output = SESSIONS[-1]
+    (tmp_path / "mappings").mkdir()
+    for entry in (ROOT / "mappings").iterdir():
+        (tmp_path / "mappings" / entry.name).symlink_to(entry)
+    mapping = tmp_path / "mappings" / "madry.yaml"
+    text = mapping.read_text().replace("axes: (h w c) o -> o (c h w), dims: {h: 7, w: 7}", "permute: [1, 0]")
+    mapping.unlink()
+    mapping.write_text(text)
+
+    done = _run(command, tmp_path)
+
+    assert done.returncode == 1
+    assert _without_figures(done.stdout) == _without_figures(output)
+    assert not (tmp_path / "madry.safetensors").exists()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    command = "pip install -c constraints.txt -e '.[dev]' && python -m pytest"
+
+    assert command in README
+    assert command in (ROOT / ".ci" / "run").read_text().replace("pip install -q", "pip install")
+    assert command in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_mapping_in_the_readme_is_the_one_that_runs() -> None:
+    shown = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+
+    assert shown[1] in (ROOT / "mappings" / "madry.yaml").read_text().partition("\n")[2]
