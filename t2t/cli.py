@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import t2t
 from t2t import api, console
-from t2t.problems import Location, OutputError, Problem, T2TError, exit_code
+from t2t.names import did_you_mean, shown
+from t2t.problems import OutputError, Problem, T2TError, UsageError, exit_code
 
 _EPILOG = """\
 exit status: 0 all well, 1 findings, 2 usage, 3 an input or output that cannot be read or written,
@@ -84,9 +85,12 @@ def _terminate(*_: object) -> NoReturn:
 def _with_command(arguments: Sequence[str]) -> list[str]:
     """The arguments with `convert` before a mapping that stands where a command would."""
     words = list(arguments)
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        return ["convert", *words]
-    return words
+    if not words or words[0].startswith("-") or words[0] in COMMANDS:
+        return words
+    if not os.path.exists(words[0]) and (hint := did_you_mean(words[0], COMMANDS, 1)):
+        message = f"{shown(words[0])} is neither a command nor a file"
+        raise UsageError(Problem("T2T001", message, None, hint))
+    return ["convert", *words]
 
 
 # --- the commands ---
@@ -128,7 +132,7 @@ def _record(options: argparse.Namespace, screen: console.Console) -> int:
 def _verify(options: argparse.Namespace, screen: console.Console) -> int:
     with screen.progress("reading") as progress:
         comparison = api.verify(options.mapping, progress=progress, **_api_options(options, screen))
-    problems = comparison.problems(Location(options.mapping))
+    problems = comparison.problems()
     screen.comparison(comparison, problems)
     return exit_code(problems)
 

@@ -142,9 +142,11 @@ class _Builder:
         self.replaced: set[TreePath] = set()  # values that stand in for refused ones: not for the schema to judge
         self._text_keys = _text_keys()
         self._events: Iterator[Any] = iter(())
+        self._end: Place = (1, 1)  # the parser places what is missing at the end of a file a line further down
 
     def build(self, text: str) -> Any:
         try:
+            self._end = _place_after(text)
             self._events = yaml.parse(text, Loader=_LOADER)
             next(self._events)  # the stream's start
             if isinstance(next(self._events), yaml.StreamEndEvent):
@@ -157,14 +159,14 @@ class _Builder:
             return tree
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark
-            place = min(_place(mark), _place_after(text))  # the parser's own end can be a line further down
+            place = min(_place(mark), self._end)
             if text[mark.index : mark.index + 1] == "\t":
                 raise _Stop("T2T101", "a tab where YAML has spaces", place, "indent with spaces") from None
             what = ", ".join(part for part in (error.context, error.problem) if part)
             raise _Stop("T2T101", f"not YAML: {what}", place) from None
 
     def _node(self, event: Any, path: TreePath) -> Any:
-        place = self.values[path] = _place(event.start_mark)
+        place = self.values[path] = min(_place(event.start_mark), self._end)
         if len(self.values) > MAX_NODES:
             raise _Stop("T2T110", f"the file has more than {MAX_NODES} values", place)
         if len(path) > MAX_DEPTH:

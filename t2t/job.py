@@ -8,7 +8,9 @@ and the steps that they go on with: tensors, filling the module, the proof.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -199,8 +201,7 @@ class Job:
         """The comparison of the filled module. Raises MappingError (T2T501) when the two differ."""
         comparison = self.comparison(recording)
         if not comparison.proven:
-            assert self.mapping.verify is not None
-            raise MappingError(comparison.problems(self.mapping.verify.at))
+            raise MappingError(comparison.problems())
         return comparison
 
     def comparison(self, recording: Recording) -> Comparison:
@@ -208,7 +209,7 @@ class Job:
         from t2t.proof import compare
 
         assert self.mapping.verify is not None
-        return compare.compare(self.module, recording, self.mapping.verify, at=self.mapping.verify.at)
+        return compare.compare(self.module, recording, self.mapping.verify)
 
     def metadata(self, recording: Recording | None) -> dict[str, str]:
         """
@@ -240,10 +241,12 @@ def read_mapping(path: str | os.PathLike[str]) -> tuple[MappingFile | None, list
     """The mapping file. Raises CheckpointError (T2T602) where it cannot be read."""
     name = os.fspath(path)
     try:
+        if stat.S_ISFIFO(os.stat(name).st_mode):  # opening it would wait for a writer
+            raise OSError(errno.EINVAL, "Is a FIFO")
         with open(name, "rb") as file:
             data = file.read()
     except OSError as error:
-        hint = "name a mapping file" if isinstance(error, FileNotFoundError) else ""
+        hint = "name a mapping file" if error.errno in {errno.ENOENT, errno.EINVAL} else ""
         problem = Problem("T2T602", f"the mapping cannot be read: {error.strerror}", Location(name, 1, 1), hint)
         raise CheckpointError(problem) from None
     return mapping_file.read(data, name)

@@ -236,7 +236,10 @@ def _rule(document: Document, index: int, row: Any) -> tuple[Rule | None, list[P
         target=row["torch"],
         at=at,
         places=places,
-        source=row["tf"] if isinstance(row.get("tf"), str) else None,
+        # A suffix is refused above; without it the name is looked up all the same, and not told a second time.
+        source=row["tf"].removesuffix(OUTPUT_SUFFIX).removesuffix(VALUE_SUFFIX)
+        if isinstance(row.get("tf"), str)
+        else None,
         axes=axes,
         dims=dims,
         dtype=row.get("dtype"),

@@ -2,7 +2,7 @@
 The five steps of the work that t2t grew from, on a real checkpoint: build the torch twin, load the TensorFlow model and
 its latest checkpoint, list the trainable variables, permute and assign them, test that accuracies match, retrain.
 
-The checkpoint is MadryLab's graph after 700 training steps, with what TensorFlow computed from 1000 images (golden.npz).
+The checkpoint is MadryLab's graph after 700 training steps; golden.npz is what TensorFlow computed from 1000 images.
 """
 
 from __future__ import annotations
@@ -121,9 +121,10 @@ def test_one_step_of_training_lowers_the_loss_and_leaves_the_checkpoint_alone(fo
     with np.load(madry / "golden.npz") as golden:
         x, labels = torch.from_numpy(golden["x"]), torch.from_numpy(golden["labels"]).long()
     model = t2t.load(folder / "madry.yaml")
+    assert not model.training
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     loss = torch.nn.functional.cross_entropy(model(x), labels)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
 
     with torch.no_grad():

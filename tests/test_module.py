@@ -808,3 +808,25 @@ def test_a_transformer_computes_what_load_state_dict_gives(
     assert {ref: r.tied_to for ref, r in refs.items() if r.tied_to} == ties
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, torch.zeros_like(ours))
+
+
+def test_building_imports_nothing_that_takes_seconds() -> None:
+    """torch's meta versions of random fills would import sympy: the fills are left out."""
+    script = """
+import sys
+import torch
+from t2t import module
+for path, arguments in (
+    ("torch.nn:Linear", {"in_features": 4, "out_features": 2}),
+    ("torch.nn:Embedding", {"num_embeddings": 4, "embedding_dim": 2}),
+    ("torch.nn:LayerNorm", {"normalized_shape": 4}),
+    ("torch.nn:LSTM", {"input_size": 2, "hidden_size": 2}),
+    ("torch.nn:Conv2d", {"in_channels": 1, "out_channels": 1, "kernel_size": 3}),
+    ("torch.nn:MultiheadAttention", {"embed_dim": 4, "num_heads": 2}),
+):
+    assert module.build(path, arguments).on_meta, path
+print("sympy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SESSIONS = re.findall(r"```console\n\$ (.*)\n(.*?)```", README, re.DOTALL)
+SESSIONS = re.findall(r"```console\n\$ ([^\n]*)\n(.*?)```", README, re.DOTALL)
 
 
 def _without_figures(text: str) -> str:

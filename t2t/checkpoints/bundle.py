@@ -38,7 +38,7 @@ Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 MAX_INDEX = 256 * 2**20
 #: More data files are never open at once: a checkpoint may have more than a process may open.
-MAX_OPEN = 64
+MAX_OPEN = 32
 #: Bytes are checked in pieces of this size, while they are still in the processor's cache.
 PIECE = 2**20
 #: The lowest limits of the numpy versions that t2t supports.

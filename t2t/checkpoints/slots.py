@@ -4,7 +4,7 @@ Which variables belong to an optimizer, by the conventions of those who wrote th
 A slot holds something about one variable (a moment, an accumulator), a counter something about the training as a whole.
 Only what cannot be anything else is recognised: a mapping says `slots: true` for all of it without a look at each.
 
-    w/Adam, w/Adam_1, w/adam_m         TF1 and BERT: V/<slot>[_n] with V's shape, also behind a scope (training/w/Adam)
+    w/Adam, w/Adam_1, w/adam_m         TF1: V/<slot>[_n] with V's shape, also behind a scope (training/w/Adam)
     beta1_power, x/beta2_power_1       TF1: counters
     w/.OPTIMIZER_SLOT/optimizer/m      TF2: slots
     optimizer/iter, optimizer/beta_1   TF2 and Keras 3: counters, below an optimizer

@@ -60,12 +60,11 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every output of every draw. `rel` and `abs` are the tolerances that were asked for."""
+    """Every output of every draw, and the `verify` section (its place and its tolerances) that asked for them."""
 
     outputs: tuple[OutputDelta, ...]
     metric: Metric | None
-    rel: float
-    abs: float
+    verify: Verify
 
     @property
     def proven(self) -> bool:
@@ -77,17 +76,19 @@ class Comparison:
         """The largest difference of all, NaN where one is."""
         return float(np.max([delta.max_delta for delta in self.outputs]))
 
-    def problems(self, at: Location) -> list[Problem]:
+    def problems(self) -> list[Problem]:
         """One problem (T2T501) for each output that fails, about its worst draw."""
         failing: dict[str, OutputDelta] = {}
         for delta in self.outputs:
             known = failing.get(delta.output)
             if not delta.holds and (known is None or _excess(delta) > _excess(known)):
                 failing[delta.output] = delta
-        return [self._problem(delta, at) for delta in failing.values()]
+        return [self._problem(delta) for delta in failing.values()]
 
-    def _problem(self, delta: OutputDelta, at: Location) -> Problem:
-        bound = f"{_figure(delta.tolerance)} ({self.abs:g} + {self.rel:g} x {_figure(delta.scale)} max|TF|)"
+    def _problem(self, delta: OutputDelta) -> Problem:
+        bound = (
+            f"{_figure(delta.tolerance)} ({self.verify.abs:g} + {self.verify.rel:g} x {_figure(delta.scale)} max|TF|)"
+        )
         text = f"{shown(delta.output)}: max|Δ| {_figure(delta.max_delta)} exceeds {bound}"
         if not np.isfinite(delta.max_delta):
             text = f"{shown(delta.output)}: max|Δ| is not finite"
@@ -96,10 +97,10 @@ class Comparison:
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
         details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, draw {delta.draw}: {sides}",)
         hint = "check the rows' axes, those behind a flatten first, then padding, eps and activations"
-        return Problem("T2T501", text, at, hint, details=details)
+        return Problem("T2T501", text, self.verify.at, hint, details=details)
 
 
-def compare(module: nn.Module, recording: Recording, verify: Verify, *, at: Location) -> Comparison:
+def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparison:
     """
     Run `module` on every draw of `recording`, in eval() and inference mode, and compare in float64.
 
@@ -108,6 +109,7 @@ def compare(module: nn.Module, recording: Recording, verify: Verify, *, at: Loca
     output, another shape, nothing in it, axes or labels that don't fit.
     """
     check_labels(verify, recording)
+    at = verify.at
     deltas: list[OutputDelta] = []
     metric = None
     with _as_it_was(module):
@@ -127,7 +129,7 @@ def compare(module: nn.Module, recording: Recording, verify: Verify, *, at: Loca
                 if number == 0 and verify.labels and verify.labels.output == name and recording.labels is not None:
                     back, truth = transform.inverse.apply(own), recording.labels
                     metric = Metric("accuracy", _accuracy(reference, truth), _accuracy(back, truth), truth.size)
-    return Comparison(tuple(deltas), metric, verify.rel, verify.abs)
+    return Comparison(tuple(deltas), metric, verify)
 
 
 def _accuracy(output: Array, labels: Array) -> float:

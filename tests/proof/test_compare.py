@@ -44,7 +44,7 @@ def recorded(*draws: tuple[dict[str, Any], dict[str, Any]], labels: Any = None) 
 
 
 def compared(verify: Verify, module: nn.Module | Callable[..., Any], recording: Recording) -> Comparison:
-    return compare(module if isinstance(module, nn.Module) else Returns(module), recording, verify, at=verify.at)
+    return compare(module if isinstance(module, nn.Module) else Returns(module), recording, verify)
 
 
 def refusal(verify: Verify, module: nn.Module | Callable[..., Any], recording: Recording) -> str:
@@ -65,7 +65,7 @@ def test_equal_outputs_are_proven(verify_of: VerifyOf) -> None:
     )
 
     assert result.proven
-    assert (result.max_delta, result.metric, result.problems(verify_of().at)) == (0.0, None, [])
+    assert (result.max_delta, result.metric, result.problems()) == (0.0, None, [])
     first, second = result.outputs
     assert (first.output, first.draw, first.shape, first.scale) == ("y", 0, (2, 3), 10.0)
     assert (second.draw, second.scale, second.holds) == (1, 12.0, True)
@@ -171,7 +171,7 @@ def test_accuracy_is_computed_on_both_sides(verify_of: VerifyOf, tmp_path: Path)
     result = compared(verify, lambda x: torch.from_numpy(own), made)
 
     assert result.metric == Metric("accuracy", 0.75, 0.25, 4)
-    assert result.problems(verify.at) == [
+    assert result.problems() == [
         Problem(
             "T2T501",
             "y: max|Δ| 1 exceeds 1.10e-05 (1e-06 + 1e-05 x 1 max|TF|), accuracy 0.2500 against TensorFlow's 0.7500",
@@ -218,7 +218,7 @@ def test_what_is_not_finite_on_either_side_does_not_hold(verify_of: VerifyOf, re
     assert not result.proven
     (found,) = result.outputs
     assert (found.worst, found.scale) == ((0, 2), 5.0)
-    (problem,) = result.problems(verify.at)
+    (problem,) = result.problems()
     assert problem.message == "y: max|Δ| is not finite"
     assert problem.details == (f"worst at [0, 2] of [2, 3], draw 0: tensorflow {reference:.7g}, torch {own:.7g}",)
 
@@ -233,7 +233,7 @@ def test_each_output_that_fails_is_told_once_with_its_worst_draw(verify_of: Veri
         return x, x + 0.25, x * 2000
 
     draws = [({"x": x}, {"a": x, "b": x, "c": x}) for x in (X, X * 3)]
-    problems = compared(verify, forward, recorded(*draws)).problems(verify.at)
+    problems = compared(verify, forward, recorded(*draws)).problems()
 
     assert [problem.message for problem in problems] == [
         "b: max|Δ| 0.25 exceeds 5.10e-05 (1e-06 + 1e-05 x 5 max|TF|)",

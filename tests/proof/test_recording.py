@@ -610,8 +610,8 @@ def test_a_file_that_is_no_recording_is_only_replaced_by_force(verify_of: Verify
     with pytest.raises(OutputError) as error:
         recording.save(str(path), made_from(verify))
     assert message(error) == (
-        f"{path}: T2T801: a file that t2t did not write stands there; "
-        "give --force, or choose another place"
+        f"{path}: T2T801: a file that t2t did not write stands there; give --force to replace it, "
+        "or choose another place"
     )
     assert path.read_bytes() == before
     recording.save(str(path), made_from(verify), force=True)
