@@ -1,0 +1,591 @@
+"""The plan: both sides accounted for, to the last element; shapes and dtypes known before anything is read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from t2t import execute, mapping, plan
+from t2t.problems import Problem
+from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
+from tests.given import HEAD, Memory, lines, parameters, read, variables
+
+# What the mappings below speak of.
+V = TensorRef("v", "float32", (2, 3))
+B = TensorRef("b", "float32", (3,))
+P = ParameterRef("p", "float32", (3, 2))
+Q = ParameterRef("q", "float32", (3,))
+STEP = TensorRef("global_step", "int64", (), slot_of="")
+ADAM = TensorRef("v/Adam", "float32", (2, 3), slot_of="v")
+
+ROWS = "- {tf: v, torch: p, axes: i o -> o i}\n- {tf: b, torch: q}\n"
+
+
+def made(text: str, checkpoint: CheckpointInventory, module: ModuleInventory | None) -> tuple[plan.Plan, list[Problem]]:
+    return plan.make(read(HEAD + text), checkpoint, module)
+
+
+def told(text: str, checkpoint: CheckpointInventory, module: ModuleInventory | None) -> list[str]:
+    return lines(made(text, checkpoint, module)[1])
+
+
+# --- what fits ---
+
+
+def test_a_step_has_both_its_sides() -> None:
+    ready, problems = made(ROWS, variables(V, B), parameters(P, Q))
+    first, second = ready.steps
+
+    assert problems == []
+    assert (first.target, first.shape, first.dtype, first.source, first.elements) == ("p", (3, 2), "float32", V, 6)
+    assert first.transform is not None
+    assert first.transform.permutation == (1, 0)
+    assert second.transform is not None
+    assert second.transform.is_copy
+    assert ready.ignored == {}
+
+
+def test_the_order_of_rows_and_of_variables_does_not_matter() -> None:
+    backwards = "".join(reversed(ROWS.splitlines(keepends=True)))
+
+    assert told(backwards, variables(B, V), parameters(Q, P)) == []
+
+
+def test_sources_are_in_file_order_each_once() -> None:
+    a, b, c = TensorRef("a", "int8", (), 1, 0), TensorRef("b", "int8", (), 0, 9), TensorRef("c", "int8", (), 0, 2)
+    refs = [ParameterRef(name, "int8", ()) for name in ("w", "x", "y", "z")]
+    rows = (
+        "- {tf: a, torch: w}\n- {tf: b, torch: x, reuse: true}\n- {tf: b, torch: y, reuse: true}\n- {tf: c, torch: z}\n"
+    )
+    ready, problems = made(rows, variables(a, b, c), parameters(*refs))
+
+    assert problems == []
+    assert ready.sources == [c, b, a]
+
+
+def test_what_is_ignored_is_listed_with_its_reason() -> None:
+    """The first that covers it gives the reason; a name that a row reads is not ignored."""
+    rest = "ignore:\n- {tf: '*', why: all}\n- {slots: true, why: slots}\n- {tf: v/Adam, why: late}\n"
+    ready, problems = made(ROWS + rest, variables(V, B, ADAM, STEP), parameters(P, Q))
+
+    assert problems == []
+    assert ready.ignored == {"v/Adam": "slots", "global_step": "all"}
+
+
+def test_the_policy_for_slots_is_never_stale() -> None:
+    assert told(ROWS + "ignore: [{slots: true, why: a}]", variables(V, B), parameters(P, Q)) == []
+
+
+def test_without_a_modules_inventory_the_parameters_are_a_note() -> None:
+    ready, problems = made(ROWS, variables(V, B), None)
+
+    assert [problem.severity for problem in problems] == ["note"]
+    assert lines(problems) == [
+        "4:1: T2T210 parameters not checked: no lock; convert checks them against the module itself"
+    ]
+    assert [(step.target, step.shape) for step in ready.steps] == [("p", (3, 2)), ("q", (3,))]
+
+
+def test_keep_is_known_to_need_values() -> None:
+    rows = "- {tf: v, torch: p, axes: i o -> o i}\n- {torch: q, keep: init, why: a}\n"
+    ready, problems = made(rows, variables(V), parameters(P, Q))
+
+    assert problems == []
+    assert [step.target for step in ready.needs_values] == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "output", "stored"),
+    [
+        ("float32", None, "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+        ("float16", "float32", "float32"),
+        ("int64", "bfloat16", "int64"),
+        ("bool", "bfloat16", "bool"),
+        ("complex64", "bfloat16", "complex64"),
+    ],
+)
+def test_the_outputs_dtype_is_for_floating_tensors_only(dtype: str, output: str | None, stored: str) -> None:
+    source, target = TensorRef("v", dtype, (3,)), ParameterRef("p", dtype, (3,))
+    ready, _ = made("- {tf: v, torch: p}\n", variables(source), parameters(target))
+
+    assert plan.stored(ready.steps[0], output) == stored
+
+
+# --- names ---
+
+NEAR = [TensorRef(f"dense_{i}/kernel", "float32", (3,)) for i in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "refs", "problems"),
+    [
+        # A near name that a hint proposes is not reported a second time as unused.
+        (
+            "- {tf: w, torch: p, axes: i o -> o i}\n- {tf: bb, torch: q}\n",
+            [V, B],
+            [
+                "5:8: T2T201 w is not a variable of the checkpoint",
+                "6:8: T2T201 bb is not a variable of the checkpoint; did you mean b",
+                "4:1: T2T205 variable v (float32 [2, 3], 6 elements) is used by no row; "
+                "map it, or name it under ignore with a why",
+            ],
+        ),
+        (
+            "- {tf: dense/kernel, torch: q}\n- {torch: p, fill: 0}\n",
+            NEAR,
+            [
+                "5:8: T2T201 dense/kernel is not a variable of the checkpoint; "
+                "did you mean dense_4/kernel, dense_3/kernel, dense_2/kernel",
+                *[
+                    f"4:1: T2T205 variable dense_{i}/kernel (float32 [3], 3 elements) is used by no row; "
+                    "map it, or name it under ignore with a why"
+                    for i in (1, 2, 3)
+                ],
+            ],
+        ),
+        (
+            ROWS,
+            [V, B, ADAM, TensorRef("beta1_power", "float32", (), slot_of="")],
+            [
+                "4:1: T2T205 variable v/Adam (float32 [2, 3], 6 elements) is used by no row; "
+                "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
+                "4:1: T2T205 variable beta1_power (float32 [], 1 elements) is used by no row; "
+                "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
+            ],
+        ),
+        (
+            ROWS + "ignore: [{tf: 'head/**', why: a}, {tf: global_stp, why: a}]\n",
+            [V, B, STEP],
+            [
+                "7:10: T2T208 ignore pattern head/** matches no variable of the checkpoint; remove it: it is stale",
+                "7:35: T2T208 ignore pattern global_stp matches no variable of the checkpoint; "
+                "did you mean global_step",
+            ],
+        ),
+        (
+            "- {torch: p, fill: 0}\n- {torch: q, fill: 0}\n",
+            [],
+            ["4:1: T2T209 no row reads a variable of the checkpoint; write a row with tf and torch"],
+        ),
+        (
+            ROWS.replace("b, torch: q", "b, torch: q, reuse: true"),
+            [V, B],
+            ["6:28: T2T207 reuse: true, but only this row reads b; remove reuse"],
+        ),
+        (
+            r'- {tf: "\e[1m", torch: p, axes: a b -> b a}' + "\n- {tf: b, torch: q}\n",
+            [B],
+            [r"5:8: T2T201 \x1b[1m is not a variable of the checkpoint"],
+        ),
+    ],
+)
+def test_every_variable_is_accounted_for(text: str, refs: list[TensorRef], problems: list[str]) -> None:
+    assert told(text, variables(*refs), parameters(P, Q)) == problems
+
+
+def test_a_variable_that_is_read_twice_needs_reuse_in_every_row() -> None:
+    def said(*reuse: str) -> list[str]:
+        refs = [ParameterRef(f"p{i}", "float32", (3,)) for i in range(len(reuse))]
+        rows = "".join(f"- {{tf: b, torch: p{i}{text}}}\n" for i, text in enumerate(reuse))
+        return told(rows, variables(B), parameters(*refs))
+
+    hint = "if that is meant, write reuse: true in each of these rows"
+
+    assert said(", reuse: true", ", reuse: true") == []
+    assert said("", ", reuse: true") == [f"5:8: T2T206 b is read 2 times, also in line 6; {hint}"]
+    assert said("", "", ", reuse: true") == [
+        f"5:8: T2T206 b is read 3 times, also in line 6, 7; {hint}",
+        f"6:8: T2T206 b is read 3 times, also in line 5, 7; {hint}",
+    ]
+    assert said(*[", reuse: true"] * 4, "", "") == [
+        f"9:8: T2T206 b is read 6 times, also in line 5, 6, 7, ...; {hint}",
+        f"10:8: T2T206 b is read 6 times, also in line 5, 6, 7, ...; {hint}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "refs", "problems"),
+    [
+        (
+            "- {tf: v, torch: p, axes: i o -> o i}\n- {tf: b, torch: qq}\n",
+            [P, Q],
+            ["6:18: T2T202 qq is not a parameter or persistent buffer of the module; did you mean q"],
+        ),
+        (
+            "- {tf: v, torch: p, axes: i o -> o i}\n- {tf: b, torch: far}\n",
+            [P, Q],
+            [
+                "6:18: T2T202 far is not a parameter or persistent buffer of the module",
+                "4:1: T2T204 parameter q (float32 [3]) is written by no row; map it, or give it fill or keep",
+            ],
+        ),
+        (
+            ROWS,
+            [P, Q, ParameterRef("running", "int64", (), "buffer")],
+            ["4:1: T2T204 buffer running (int64 []) is written by no row; map it, or give it fill or keep"],
+        ),
+        (
+            ROWS + "- {torch: q, fill: 0}\n",
+            [P, Q],
+            ["7:11: T2T203 q is written twice, first in line 6; remove one of the rows"],
+        ),
+    ],
+)
+def test_every_parameter_is_written_once(text: str, refs: list[ParameterRef], problems: list[str]) -> None:
+    assert told(text, variables(V, B), parameters(*refs)) == problems
+
+
+def test_two_rows_for_one_name_are_refused_without_a_module_too() -> None:
+    assert told(ROWS + "- {torch: q, fill: 0}\n", variables(V, B), None) == [
+        "7:11: T2T203 q is written twice, first in line 6; remove one of the rows",
+        "4:1: T2T210 parameters not checked: no lock; convert checks them against the module itself",
+    ]
+
+
+A1 = ParameterRef("a", "float32", (3,))
+A2 = ParameterRef("a.again", "float32", (3,), tied_to="a")
+A3 = ParameterRef("a.third", "float32", (3,), tied_to="a")
+
+
+@pytest.mark.parametrize(
+    ("text", "refs", "problems"),
+    [
+        ("- {tf: b, torch: a}\n- {torch: a.again, tie: a}\n", [A1, A2], []),
+        ("- {tf: b, torch: a.again}\n- {torch: a, tie: a.again}\n", [A1, A2], []),
+        ("- {torch: a.again, tie: a}\n- {tf: b, torch: a}\n- {torch: a.third, tie: a}\n", [A1, A2, A3], []),
+        (
+            "- {tf: b, torch: a}\n",
+            [A1, A2],
+            [
+                "4:1: T2T204 parameter a.again (float32 [3]) is written by no row; "
+                "it is the same Parameter as a: write tie: a"
+            ],
+        ),
+        (
+            "- {tf: b, torch: a}\n- {torch: q, tie: a}\n",
+            [A1, Q],
+            [
+                "6:19: T2T404 q is not the same Parameter as a in the module; "
+                "tie names that share one Parameter; map it instead",
+                "6:3: T2T204 q is tied, and no row gives the Parameter a value; map one of its names",
+            ],
+        ),
+        (
+            "- {tf: b, torch: a}\n- {torch: a.again, fill: 0}\n",
+            [A1, A2],
+            ["6:11: T2T203 a.again is the same Parameter as a, which line 5 writes; write tie: a in one of the rows"],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {torch: a, tie: a.again}\n- {torch: a.again, tie: a}\n",
+            [Q, A1, A2],
+            ["6:3: T2T204 a is tied, and no row gives the Parameter a value; map one of its names"],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {torch: a, tie: a}\n",
+            [Q, A1],
+            ["6:3: T2T204 a is tied, and no row gives the Parameter a value; map one of its names"],
+        ),
+        (
+            "- {tf: b, torch: a}\n- {torch: a.again, tie: a}\n- {torch: a.third, tie: a.again}\n",
+            [A1, A2, A3],
+            ["7:25: T2T404 a.third is tied to a.again, which is tied itself; write tie: a"],
+        ),
+        (
+            "- {tf: b, torch: a}\n- {torch: a.again, tie: a.again}\n",
+            [A1, A2],
+            ["6:25: T2T404 a.again is tied to a.again, which is tied itself; write tie: a"],
+        ),
+        (
+            "- {tf: b, torch: a}\n- {torch: a.again, tie: a.a}\n",
+            [A1, A2],
+            ["6:25: T2T202 a.a is not a parameter or persistent buffer of the module; did you mean a.again"],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {torch: a, tie: a.again}\n",
+            [Q, A1, A2],
+            ["4:1: T2T204 parameter a.again (float32 [3]) is written by no row; map it, or give it fill or keep"],
+        ),
+    ],
+)
+def test_names_of_one_parameter_are_one_value_and_ties(
+    text: str, refs: list[ParameterRef], problems: list[str]
+) -> None:
+    assert told(text, variables(B), parameters(*refs)) == problems
+
+
+# --- shapes and dtypes ---
+
+
+def scalar(dtype: str) -> ParameterRef:
+    return ParameterRef("p", dtype, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "problems"),
+    [
+        (
+            "{tf: v, torch: p}",
+            V,
+            ParameterRef("p", "float32", (2, 3)),
+            [
+                "5:18: T2T305 p: v [2, 3] has rank 2 and the row no axes; "
+                "write how they move; for no move: axes: a b -> a b"
+            ],
+        ),
+        (
+            "{tf: v, torch: p, axes: a b c -> c b a}",
+            V,
+            P,
+            [
+                "5:27: T2T302 p: axes 'a b c -> c b a' are for rank 3, the variable has rank 2: [2, 3]; "
+                "name each axis of the variable once on the left side"
+            ],
+        ),
+        (
+            "{tf: v, torch: p, permute: [0]}",
+            V,
+            P,
+            [
+                "5:30: T2T302 p: axes 'a -> a' are for rank 1, the variable has rank 2: [2, 3]; "
+                "name each axis of the variable once on the left side"
+            ],
+        ),
+        (
+            "{tf: v, torch: p, axes: (a b) c -> c b a, dims: {a: 4}}",
+            V,
+            P,
+            ["5:51: T2T303 p: axis 0 (a b) has length 2, but dims say a=4"],
+        ),
+        (
+            "{tf: v, torch: p, axes: (a b) c -> c b a}",
+            V,
+            P,
+            [
+                "5:27: T2T303 p: axis 0 (a b) of length 2 can be split in more than one way; "
+                "give the sizes of all but one of a, b in dims"
+            ],
+        ),
+        (
+            "{tf: v, torch: p, axes: i o -> i o}",
+            V,
+            P,
+            ["5:27: T2T304 p: axes 'i o -> i o' turn v [2, 3] into [i=2, o=3], but the parameter is [3, 2]"],
+        ),
+        (
+            "{tf: v, torch: p, axes: (h w) c -> 1 (c w h), dims: {h: 2}}",
+            V,
+            P,
+            [
+                "5:27: T2T304 p: axes '(h w) c -> 1 (c w h)' turn v [2, 3] into [1, (c w h)=6], "
+                "but the parameter is [3, 2]"
+            ],
+        ),
+        (
+            "{tf: v, torch: p, permute: [0, 1]}",
+            V,
+            P,
+            ["5:30: T2T304 p: axes 'a b -> a b' turn v [2, 3] into [a=2, b=3], but the parameter is [3, 2]"],
+        ),
+        (
+            "{tf: v, torch: p, axes: 1 -> }",
+            TensorRef("v", "float32", (1,)),
+            P,
+            ["5:27: T2T304 p: axes '1 ->' turn v [1] into [], but the parameter is [3, 2]"],
+        ),
+        ("{tf: b, torch: p}", B, P, ["5:3: T2T304 p: b [3], but the parameter is [3, 2]"]),
+        ("{tf: b, torch: p}", TensorRef("b", "float32", ()), P, ["5:3: T2T304 p: b [], but the parameter is [3, 2]"]),
+        ("{tf: v, torch: p, axes: -> 1}", TensorRef("v", "float32", ()), ParameterRef("p", "float32", (1,)), []),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "string", (3,)),
+            Q,
+            ["5:8: T2T406 s (string) cannot become a parameter: string has no torch counterpart"],
+        ),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "float32", (3,), unreadable="its data file is missing"),
+            Q,
+            ["5:8: T2T406 s (float32) cannot become a parameter: its data file is missing"],
+        ),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "complex64", ()),
+            scalar("float32"),
+            ["5:3: T2T401 p is float32, but s is complex64; if a cast is meant, write dtype: float32"],
+        ),
+        (
+            "{tf: s, torch: p, dtype: float32}",
+            TensorRef("s", "complex64", ()),
+            scalar("float32"),
+            ["5:28: T2T401 p: s is complex64, float32 would drop its imaginary part"],
+        ),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "float64", ()),
+            scalar("float32"),
+            ["5:3: T2T401 p is float32, but s is float64; if a cast is meant, write dtype: float32"],
+        ),
+        (
+            "{tf: s, torch: p, dtype: float64}",
+            TensorRef("s", "float64", ()),
+            scalar("float32"),
+            ["5:28: T2T401 p is float32, but s is float64; if a cast is meant, write dtype: float32"],
+        ),
+        (
+            "{tf: s, torch: p, dtype: float16}",
+            TensorRef("s", "float64", ()),
+            scalar("float32"),
+            ["5:28: T2T401 p is float32, but dtype says float16; write dtype: float32"],
+        ),
+        ("{tf: s, torch: p, dtype: float32}", TensorRef("s", "float64", ()), scalar("float32"), []),
+        ("{tf: s, torch: p, dtype: float32}", TensorRef("s", "int64", ()), scalar("float32"), []),
+        ("{tf: s, torch: p, dtype: complex128}", TensorRef("s", "complex64", ()), scalar("complex128"), []),
+    ],
+)
+def test_what_does_not_fit_is_said_with_both_sides(
+    text: str, source: TensorRef, target: ParameterRef, problems: list[str]
+) -> None:
+    module = parameters(ParameterRef("p", target.dtype, target.shape))
+
+    assert told(f"- {text}\n", variables(source), module) == problems
+
+
+def test_a_fill_that_is_not_exact_is_refused() -> None:
+    rows = "- {tf: b, torch: q}\n- {torch: p, fill: 0.1}\n"
+
+    assert told(rows, variables(B), parameters(Q, scalar("float32"))) == [
+        "6:20: T2T405 p is float32, which cannot hold 0.1 exactly"
+    ]
+
+
+def test_the_files_dtype_is_for_floating_variables() -> None:
+    sources = [TensorRef("x", "float64", ()), TensorRef("y", "int64", ()), TensorRef("z", "bool", ())]
+    refs = [ParameterRef("x", "float32", ()), ParameterRef("y", "int64", ()), ParameterRef("z", "bool", ())]
+    rows = "".join(f"- {{tf: {name}, torch: {name}}}\n" for name in "xyz")
+    ready, problems = made(rows + "dtype: float32\n", variables(*sources), parameters(*refs))
+
+    assert problems == []
+    assert [step.dtype for step in ready.steps] == ["float32", "int64", "bool"]
+
+
+def test_a_rows_dtype_wins_over_the_files() -> None:
+    rows = "- {tf: v, torch: p, dtype: float16}\ndtype: float32\n"
+
+    assert told(rows, variables(TensorRef("v", "float64", ())), parameters(scalar("float16"))) == []
+
+
+def test_a_broken_row_is_accounted_for_and_otherwise_left_alone() -> None:
+    text = HEAD + "- {tf: v, torch: p, axes: nonsense}\n- {tf: b, torch: q}\n"
+    read, _ = mapping.read(text.encode(), "m.yaml")
+
+    assert read is not None
+    assert lines(plan.make(read, variables(V, B), parameters(P, Q))[1]) == []
+
+
+NUMBERS: dict[str, Any] = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "int64": np.int64,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+    "complex64": np.complex64,
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "dtypes"),
+    [
+        ("0", set(NUMBERS)),
+        ("-0.0", set(NUMBERS)),
+        ("1", set(NUMBERS)),
+        ("1.0", set(NUMBERS)),
+        ("2", set(NUMBERS) - {"bool"}),
+        ("-1", set(NUMBERS) - {"bool", "uint8", "uint64"}),
+        ("0.5", set(NUMBERS) - {"bool", "int64", "int8", "uint8", "uint64"}),
+        ("0.1", {"float64"}),
+        ("255", {"float64", "float32", "float16", "bfloat16", "int64", "uint8", "uint64", "complex64"}),
+        ("256", {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "int64", "uint64", "complex64"}),
+        ("257", {"float64", "float32", "float16", "int64", "uint64", "complex64"}),
+        ("65504", {"float64", "float32", "float16", "int64", "uint64", "complex64"}),
+        ("100000", {"float64", "float32", "int64", "uint64", "complex64"}),
+        ("9007199254740993", {"int64", "uint64"}),
+        ("9223372036854775807", {"int64", "uint64"}),
+        ("9223372036854775808", {"float64", "float32", "bfloat16", "uint64", "complex64"}),
+        ("1e30", {"float64"}),
+        ("1e300", {"float64"}),
+    ],
+)
+def test_a_fill_is_exact_in_the_parameters_dtype(number: str, dtypes: set[str]) -> None:
+    def holds(dtype: str) -> bool:
+        rows = f"- {{tf: b, torch: q}}\n- {{torch: p, fill: {number}}}\n"
+        return told(rows, variables(B), parameters(Q, scalar(dtype))) == []
+
+    assert {dtype for dtype in NUMBERS if holds(dtype)} == dtypes
+
+
+def test_a_wrong_checkpoint_is_refused_in_seconds() -> None:
+    """Every name is another one: proposals stop after a few, each of the rest is still told."""
+    names = [f"encoder/layer_{i}/attention/{part}/kernel" for i in range(40) for part in ("query", "key", "value")]
+    refs = [TensorRef(f"model/{name}", "float32", (3,)) for name in names]
+    rows = "".join(f"- {{tf: {name}, torch: p{i}}}\n" for i, name in enumerate(names))
+    began = time.process_time()
+    problems = told(rows, variables(*refs), None)
+
+    assert time.process_time() - began < 3
+    assert sum("; did you mean" in problem for problem in problems) == plan.PROPOSALS
+    assert sum("T2T201" in problem for problem in problems) == len(names)
+    assert sum("T2T205" in problem for problem in problems) >= len(names) - plan.PROPOSALS
+
+
+def test_planning_reads_nothing() -> None:
+    """Names, dtypes and shapes decide; an offset beyond every file does no harm."""
+    far = TensorRef("b", "float32", (3,), shard=10**6, offset=2**62, nbytes=12)
+
+    assert told("- {tf: b, torch: q}\n", variables(far), parameters(Q)) == []
+
+
+ANY_ROW = {
+    "p": ["tf: v, axes: i o -> o i", "tf: v, axes: i o -> o i", "fill: 0", "keep: init, why: a", "tf: v"],
+    "q": ["tf: b", "tf: b", "tf: n, dtype: float32, reuse: true", "tie: r", "fill: 0.1", "tf: s"],
+    "r": ["tie: q", "tie: q", "tie: q", "tie: p", "tf: b, reuse: true", "keep: init, why: a"],
+    "n": ["tf: n", "tf: n, reuse: true", "fill: 1", "tf: b, dtype: int64", "tie: q"],
+    "nobody": ["fill: 0", "tf: v, permute: [1, 0]"],
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(rows) for name, rows in ANY_ROW.items()}),
+    st.sampled_from(["p q r n"] * 5 + ["p q n", "r q n p p", "p q r n nobody", "q r q", "p"]),
+    st.sampled_from(["ignore: [{tf: '*', why: a}]", "dtype: float32"]),
+)
+def test_a_plan_without_a_problem_gives_every_entry_exactly_once(rows: dict[str, str], targets: str, more: str) -> None:
+    """Whatever stands in the rows: problems, or a plan that accounts for all of the module and runs."""
+    refs = [P, Q, ParameterRef("r", "float32", (3,), tied_to="q"), ParameterRef("n", "int64", (3,), "buffer")]
+    checkpoint = Memory({"v": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32), "n": np.ones(3, np.int64)})
+    text = HEAD + "".join(f"- {{torch: {name}, {rows[name]}}}\n" for name in targets.split()) + more
+    read, problems = mapping.read(text.encode(), "m.yaml")
+    assert read is not None
+    ready, more_problems = plan.make(read, checkpoint.inventory, parameters(*refs))
+    plan.make(read, checkpoint.inventory, None)
+    if problems or more_problems:
+        event("refused")
+        return
+    event("runs")
+    built = {ref.name: np.zeros(ref.shape, ref.dtype) for ref in refs}
+    given_ = [(name, array.shape, array.dtype.name) for name, array in execute.tensors(ready, checkpoint, built)]
+
+    assert sorted(given_) == sorted((ref.name, ref.shape, ref.dtype) for ref in refs)
+    assert {*checkpoint.reads, *ready.ignored} == set(checkpoint.inventory.variables)
