@@ -323,6 +323,9 @@ def _verify(document: Document) -> tuple[Verify, list[Problem]]:
     if "labels" in tree:
         output = tree["labels"].get("output", next(iter(fetch)))
         known(output, list(fetch), "outputs", "labels", "output")
+        if "output" not in tree["labels"] and len(fetch) > 1:
+            text = f"labels do not say which of the outputs they belong to: {', '.join(map(shown, fetch))}"
+            problems.append(Problem("T2T503", text, document.at("verify", "labels"), "write output: NAME in labels"))
         file = tree["labels"]["file"]
         member = tree["labels"].get("member")
         labels = Labels(file, _resolved(document.path, file), member, tree["labels"]["metric"], output)

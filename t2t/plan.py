@@ -141,7 +141,7 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
     for name, ref in variables.items():
         if name in readers or name in meant or any(_covers(entry.pattern, ref) for entry in mapping.ignore):
             continue
-        what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} elements"
+        what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
         if ref.slot_of is not None:
             hint = "an optimizer's: - {slots: true, why: ...} under ignore covers all of them"
         else:
@@ -264,9 +264,9 @@ def _step(
     if not rule.is_whole or (module and target is None) or (rule.source is not None and source is None):
         return None, []
     if source is None:
-        if rule.fill is not None and target is not None and not _holds(target.dtype, rule.fill):
+        if rule.fill is not None and target is not None and (held := _held(target.dtype, rule.fill)) != rule.fill:
             message = f"{shown(rule.target)} is {target.dtype}, which cannot hold {rule.fill} exactly"
-            return None, [Problem("T2T405", message, rule.place("fill"))]
+            return None, [Problem("T2T405", message, rule.place("fill"), f"what it would hold is {held!r}")]
         return (Step(rule, target.name, target.shape, target.dtype) if target else None), []
     problems = []
     if source.unreadable or DTYPES[source.dtype].kind == "other":
@@ -335,9 +335,9 @@ def _dtype_problem(rule: Rule, source: TensorRef, dtype: str, target: ParameterR
     return Problem("T2T401", message, place, f"write dtype: {target.dtype}")
 
 
-def _holds(dtype: str, number: float) -> bool:
+def _held(dtype: str, number: float) -> object:
+    """What the dtype makes of the number, as Python's number: those compare exactly, whatever their kinds."""
     numpy = DTYPES[dtype].numpy
     assert numpy is not None
     with np.errstate(all="ignore"):
-        # Python compares numbers of different kinds exactly, numpy does not.
-        return bool(np.asarray(number).astype(numpy).item() == number)
+        return np.asarray(number).astype(numpy).item()

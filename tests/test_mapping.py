@@ -228,6 +228,13 @@ def test_every_kind_of_input_is_read() -> None:
             ["11:30: T2T503 y is not among the inputs: x, keep"],
         ),
         (
+            HEAD + ROW + VERIFY + "  labels: {file: a.npy, metric: accuracy}",
+            [
+                "11:11: T2T503 labels do not say which of the outputs they belong to: logits, top; "
+                "write output: NAME in labels"
+            ],
+        ),
+        (
             HEAD + ROW + VERIFY + "  labels: {file: a.npy, metric: accuracy, output: best}",
             ["11:51: T2T503 best is not among the outputs: logits, top"],
         ),

@@ -156,7 +156,7 @@ NEAR = [TensorRef(f"dense_{i}/kernel", "float32", (3,)) for i in range(1, 5)]
             [
                 "4:1: T2T205 variable v/Adam (float32 [2, 3], 6 elements) is used by no row; "
                 "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
-                "4:1: T2T205 variable beta1_power (float32 [], 1 elements) is used by no row; "
+                "4:1: T2T205 variable beta1_power (float32 [], 1 element) is used by no row; "
                 "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
             ],
         ),
@@ -461,7 +461,7 @@ def test_a_fill_that_is_not_exact_is_refused() -> None:
     rows = "- {tf: b, torch: q}\n- {torch: p, fill: 0.1}\n"
 
     assert told(rows, variables(B), parameters(Q, scalar("float32"))) == [
-        "6:20: T2T405 p is float32, which cannot hold 0.1 exactly"
+        "6:20: T2T405 p is float32, which cannot hold 0.1 exactly; what it would hold is 0.10000000149011612"
     ]
 
 
