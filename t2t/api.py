@@ -23,7 +23,7 @@ from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
 from t2t.names import did_you_mean, shown
 from t2t.plan import Plan, Step
-from t2t.problems import CheckpointError, Location, MappingError, Problem, UsageError, in_file_order
+from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, UsageError, in_file_order
 from t2t.tensors import TensorRef
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
     read, problems = read_mapping(mapping)
     rules = {rule.target: rule for rule in read.rules} if read else {}
     if read is None or parameter not in rules:
-        message = f"{shown(parameter)} is written by no row"
-        hint = did_you_mean(parameter, rules)
+        message = f"'{shown(parameter)}' is written by no row"
+        fed = [shown(rule.target) for rule in rules.values() if rule.source == parameter]
+        hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, rules)
         raise MappingError(problems or [Problem("T2T202", message, Location(os.fspath(mapping)), hint)])
     rule = rules[parameter]
     with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
@@ -226,12 +227,24 @@ def record(
         for problem in opened.notes:
             options.get("note", silent)(problem)
         graph = graph_path(read, opened, options)
+        if options.get("checkpoint") and not options.get("recording") and not options.get("force"):
+            _refuse_others_recording(place, opened)
         made = recorder.record(read.verify, opened.path, opened.inventory.digest, graph=graph, timeout=timeout)
         recordings.save(place, made, force=options.get("force", False))
     return place, made
 
 
 # --- where things are ---
+
+
+def _refuse_others_recording(place: str, checkpoint: Checkpoint) -> None:
+    """The mapping's own recording belongs to the mapping's own checkpoint, and is not replaced by another one's."""
+    from t2t.proof import recording as recordings
+
+    if os.path.exists(place) and recordings.stored_parts(place)["checkpoint"] != checkpoint.inventory.digest:
+        message = "the recording of another checkpoint stands there"
+        hint = "give --recording FILE to keep both, or --force to replace it"
+        raise OutputError(Problem("T2T801", message, Location(place), hint))
 
 
 def _default_output(mapping: MappingFile) -> str:

@@ -22,6 +22,7 @@ from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
 from t2t.mapping import Mapping as MappingFile
+from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem, T2TError, in_file_order
 from t2t.tensors import ModuleInventory
 
@@ -178,7 +179,12 @@ class Job:
             return None
         place = self.options.get("recording") or verify.recording
         graph = graph_path(self.mapping, self.checkpoint, self.options)
-        found = recordings.find(place, verify, self.checkpoint.inventory.digest, graph)
+        again = f"run t2t record {shown(self.mapping.path)}"
+        if checkpoint := self.options.get("checkpoint"):
+            again += f" --checkpoint {shown(checkpoint)} --recording {shown(self.options.get('recording') or 'FILE')}"
+        elif recording := self.options.get("recording"):
+            again += f" --recording {shown(recording)}"
+        found = recordings.find(place, verify, self.checkpoint.inventory.digest, graph, again)
         if isinstance(found, Problem):
             raise MappingError(found)
         return found
@@ -246,7 +252,7 @@ def read_mapping(path: str | os.PathLike[str]) -> tuple[MappingFile | None, list
         with open(name, "rb") as file:
             data = file.read()
     except OSError as error:
-        hint = "name a mapping file" if error.errno in {errno.ENOENT, errno.EINVAL} else ""
+        hint = "name a mapping, a .yaml file" if error.errno in {errno.ENOENT, errno.EINVAL, errno.EISDIR} else ""
         problem = Problem("T2T602", f"the mapping cannot be read: {error.strerror}", Location(name, 1, 1), hint)
         raise CheckpointError(problem) from None
     return mapping_file.read(data, name)

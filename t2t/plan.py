@@ -294,6 +294,9 @@ def _transform(rule: Rule, source: TensorRef, target: ParameterRef | None) -> Tr
             )
         transform = notation.identity(source.shape)
     else:
+        if "permute" in rule.places and len(rule.axes.left) != len(source.shape):
+            text = f"permute has {len(rule.axes.left)} entries, but {shown(source.name)} is {list(source.shape)}"
+            raise AxesError("T2T302", text, "write one entry for each axis")
         transform = rule.axes.resolve(source.shape, rule.dims)
     if target is not None and transform.output != target.shape:
         text = f"{shown(source.name)} {list(source.shape)}"

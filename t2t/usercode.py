@@ -86,7 +86,7 @@ def _imported(name: str, path: str, at: Location | None) -> ModuleType:
         if not error.name or not f"{name}.".startswith(f"{error.name}."):
             raise failed("T2T701", f"{shown(path)} cannot be imported", error, at) from error
         message = f"{shown(path)} cannot be imported: there is no module {shown(error.name)}"
-        hint = "it is looked for on sys.path, then in the current directory"
+        hint = "run t2t in the directory that it can be imported from, or name that directory in PYTHONPATH"
         raise ModuleError(Problem("T2T701", message, at, hint)) from error
     except (Exception, SystemExit) as error:
         raise failed("T2T701", f"{shown(path)} cannot be imported", error, at) from error

@@ -102,7 +102,7 @@ def test_what_is_not_an_import_path_is_refused(path: str) -> None:
 def test_a_missing_module_is_refused() -> None:
     assert told(lambda: resolve("no_such.module:Net", None)) == (
         "T2T701 no_such.module:Net cannot be imported: there is no module no_such; "
-        "it is looked for on sys.path, then in the current directory"
+        "run t2t in the directory that it can be imported from, or name that directory in PYTHONPATH"
     )
 
 

@@ -96,7 +96,7 @@ class Comparison:
             text += f", {self.metric.name} {self.metric.torch:.4f} against TensorFlow's {self.metric.reference:.4f}"
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
         details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, draw {delta.draw}: {sides}",)
-        hint = "check the rows' axes, those behind a flatten first, then padding, eps and activations"
+        hint = "check rows of one shape that may be exchanged, axes behind a flatten, then padding, eps and activations"
         return Problem("T2T501", text, self.verify.at, hint, details=details)
 
 

@@ -23,7 +23,7 @@ from t2t.mapping import Verify
 from t2t.names import did_you_mean, shown
 from t2t.problems import MappingError, OriginalError, Problem
 from t2t.proof import arrays
-from t2t.proof.recording import Draw, Recording, check_labels, graph_digest, inputs, key, labels
+from t2t.proof.recording import Draw, Recording, check_labels, graph_digest, inputs, labels, parts
 
 #: A line or two of what the child printed help, a thousand don't.
 NOISE_LINES = 10
@@ -72,7 +72,8 @@ def record(
     )
     made_by = {"t2t": __version__, "tensorflow": result["tensorflow"], "numpy": np.__version__}
     generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
-    recording = Recording(key(verify, source_digest), graph_digest(graph), draws, truth, made_by, generated)
+    made_from = {**parts(verify, source_digest), "graph": graph_digest(graph)}
+    recording = Recording(made_from, draws, truth, made_by, generated)
     check_labels(verify, recording)
     return recording
 
@@ -122,7 +123,8 @@ def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
     if kind == "names":
         hint = _line(report["hint"]) or did_you_mean(report["name"], report["candidates"])
         raise MappingError(Problem("T2T503", message, verify.at, hint))
-    raise OriginalError(Problem("T2T902", message, verify.at, details=_last_lines(noise)))
+    hint = "name it in verify's inputs and in reference's feed" if "must feed a value" in message else ""
+    raise OriginalError(Problem("T2T902", message, verify.at, hint, details=_last_lines(noise)))
 
 
 def _line(text: str) -> str:

@@ -3,7 +3,7 @@ A recording: inputs, and what TensorFlow computed from them, kept so that nobody
 
 The file is a .npz archive with the same bytes for the same recording:
 
-    recording             uint8, JSON: what this is, its key, the versions, the inputs' sha256s, the outputs' names
+    recording             uint8, JSON: what it was made from, the versions, the inputs' sha256s, the outputs' names
     input_<i>             input number i (by name), where it came from a file; it is the same in every draw
     output_<i>_draw_<j>   output number i (by name) of draw j
     labels                where there are any
@@ -49,23 +49,27 @@ class Draw:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """
-    Every draw, and what they belong to. `made_by` are versions: of tensorflow, numpy and t2t.
+    Every draw, and what they belong to. `made_from` are digests, see `parts`; with them, under `graph`, that of the
+    graph's file. `made_by` are versions: of tensorflow, numpy and t2t.
 
-    `generated` names the inputs that the mapping makes again; they are stored as a hash. `graph` is the sha256 (hex) of
-    the graph that was run.
+    `generated` names the inputs that the mapping makes again; they are stored as a hash.
     """
 
-    key: str
-    graph: str
+    made_from: Mapping[str, str]
     draws: tuple[Draw, ...]
     labels: Array | None
     made_by: Mapping[str, str]
     generated: frozenset[str] = frozenset()
 
+    @property
+    def key(self) -> str:
+        """sha256 (hex) over `made_from`: which recording this is."""
+        return _sha256(dict(self.made_from))
 
-def key(verify: Verify, source_digest: str) -> str:
+
+def parts(verify: Verify, source_digest: str) -> dict[str, str]:
     """
-    sha256 (hex) over what decides the stored arrays: checkpoint, inputs, the tensors to feed and to fetch, labels.
+    What decides the stored arrays, each by its sha256 (hex): checkpoint, inputs, feed, fetch, draws and labels.
 
     Files count by content, everything else as written. Rows, tolerances and the torch side are not in it: changing them
     leaves a recording as good as it was. Nor is the graph, whose file may be gone by then: `find` compares it where it
@@ -78,15 +82,17 @@ def key(verify: Verify, source_digest: str) -> str:
         for entry in verify.inputs
     }
     truth = labels(verify)
-    content = {
-        "format": FORMAT,
+    return {
         "checkpoint": source_digest,
-        "inputs": given,
-        "feed": dict(verify.reference.feed),
-        "fetch": dict(verify.reference.fetch),
-        "draws": verify.draws,
-        "labels": None if truth is None else _digest(truth),
+        "inputs": _sha256(given),
+        "feed": _sha256(dict(verify.reference.feed)),
+        "fetch": _sha256(dict(verify.reference.fetch)),
+        "draws": _sha256(verify.draws),
+        "labels": _sha256(None if truth is None else _digest(truth)),
     }
+
+
+def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -142,12 +148,13 @@ def save(path: str, recording: Recording, *, force: bool = False) -> None:
         temporary.write(data, 0)
 
 
-def load(path: str, verify: Verify) -> Recording:
+def load(path: str, verify: Verify, again: str = "") -> Recording:
     """
     The recording at `path`, its generated inputs made again.
 
-    Whether it belongs to this checkpoint and these inputs is told by its `key`. Raises CheckpointError (T2T904) for
-    anything that is not a whole recording, and where this numpy draws other inputs than the one that recorded.
+    Whether it belongs to this checkpoint and these inputs is `find`'s business; `again` is what its errors hint at.
+    Raises CheckpointError (T2T904) for anything that is not a whole recording, and where this numpy draws other inputs
+    than the one that recorded.
     """
     members = arrays.read_all(path)
     meta = _meta(path, members.pop(_META, None))
@@ -163,7 +170,7 @@ def load(path: str, verify: Verify) -> Recording:
     for what, held, named in (("inputs", names, entries), ("outputs", list(outputs), verify.reference.fetch)):
         if held != sorted(named):
             both = f"{', '.join(map(shown, held))}, the mapping names {', '.join(map(shown, sorted(named)))}"
-            _refuse(path, f"the recording holds the {what} {both}", _again(verify))
+            _refuse(path, f"the recording holds the {what} {both}", again)
     taken = []
     for j in range(draws):
         given = {name: members[stored[name]] if name in stored else made(verify, entries[name], j) for name in entries}
@@ -171,31 +178,36 @@ def load(path: str, verify: Verify) -> Recording:
             if _digest(array) != meta["inputs"][name][j]:
                 numpy = f"numpy {np.__version__} makes other numbers than numpy {meta['made_by'].get('numpy', '?')} did"
                 why = "it was changed after it was recorded" if name in stored else numpy
-                _refuse(path, f"{shown(name)} of draw {j} is not what was recorded: {shown(why)}", _again(verify))
+                _refuse(path, f"{shown(name)} of draw {j} is not what was recorded: {shown(why)}", again)
         taken.append(Draw(given, {name: members[f"{member}_draw_{j}"] for name, member in outputs.items()}))
     generated = frozenset(meta["generated"])
-    return Recording(meta["key"], meta["graph"], tuple(taken), members.get("labels"), meta["made_by"], generated)
+    return Recording(meta["made_from"], tuple(taken), members.get("labels"), meta["made_by"], generated)
 
 
-def find(path: str, verify: Verify, source_digest: str, graph: str) -> Recording | Problem:
+def find(path: str, verify: Verify, source_digest: str, graph: str, again: str) -> Recording | Problem:
     """
     The recording at `path` if it is of this checkpoint, this graph (the path of its file, which may be missing) and
-    these inputs, else the problem (T2T502) that says why not.
+    these inputs, else the problem (T2T502) that says why not. `again` is the command that makes the right one.
 
     Raises CheckpointError (T2T904) for a file that is not a recording.
     """
     if not os.path.lexists(path):
-        return Problem("T2T502", f"not proven: no recording at {shown(path)}", verify.at, _again(verify))
-    meta = _meta(path, arrays.read_all(path, _META).get(_META))
-    other = ""
-    if meta["key"] != key(verify, source_digest):
-        other = "another checkpoint or other inputs"
-    elif os.path.exists(graph) and meta["graph"] != graph_digest(graph):
-        other = f"another graph than {shown(graph)}"
+        return Problem("T2T502", f"not proven: no recording at {shown(path)}", verify.at, again)
+    made_from = stored_parts(path)
+    wanted = parts(verify, source_digest)
+    if os.path.exists(graph):
+        wanted["graph"] = graph_digest(graph)
+    other = [part for part, digest in wanted.items() if made_from.get(part) != digest]
     if other:
-        text = f"not proven: recording {shown(path)} was made from {other}"
-        return Problem("T2T502", text, verify.at, _again(verify))
-    return load(path, verify)
+        text = f"not proven: recording {shown(path)} was made from another {' and another '.join(other)}"
+        return Problem("T2T502", text.replace("another inputs", "other inputs"), verify.at, again)
+    return load(path, verify, again)
+
+
+def stored_parts(path: str) -> dict[str, str]:
+    """What the recording at `path` was made from. Raises CheckpointError (T2T904) for anything else."""
+    made_from: dict[str, str] = _meta(path, arrays.read_all(path, _META).get(_META))["made_from"]
+    return made_from
 
 
 def graph_digest(path: str) -> str:
@@ -206,10 +218,6 @@ def graph_digest(path: str) -> str:
     except OSError as error:
         text = f"the graph cannot be read: {error.strerror}"
         raise CheckpointError(Problem("T2T602", text, Location(path))) from None
-
-
-def _again(verify: Verify) -> str:
-    return f"run t2t record {shown(verify.at.path)}"
 
 
 def _digest(array: Array) -> str:
@@ -229,8 +237,7 @@ def _packed(recording: Recording) -> bytes:
     names, outputs = sorted(first.inputs), sorted(first.outputs)
     meta = {
         "t2t_recording": FORMAT,
-        "key": recording.key,
-        "graph": recording.graph,
+        "made_from": dict(recording.made_from),
         "made_by": dict(recording.made_by),
         "draws": len(recording.draws),
         "inputs": {name: [_digest(draw.inputs[name]) for draw in recording.draws] for name in names},
@@ -277,8 +284,8 @@ def _meta(path: str, member: Array | None) -> dict[str, Any]:
         _refuse(path, f"{shown(path)} is not a recording of version {FORMAT}: it says {shown(str(found))}")
     draws, given, made_by = meta.get("draws"), meta.get("inputs"), meta.get("made_by")
     is_whole = (
-        isinstance(meta.get("key"), str)
-        and isinstance(meta.get("graph"), str)
+        isinstance(meta.get("made_from"), dict)
+        and _is_texts(list(meta["made_from"].values()))
         and _is_count(draws)
         and isinstance(given, dict)
         and all(_is_texts(hashes) and len(hashes) == draws for hashes in given.values())

@@ -40,7 +40,7 @@ def recorded(*draws: tuple[dict[str, Any], dict[str, Any]], labels: Any = None) 
         return {name: np.asarray(value, getattr(value, "dtype", np.float32)) for name, value in given.items()}
 
     made = tuple(Draw(arrays(inputs), arrays(outputs)) for inputs, outputs in draws)
-    return Recording("k", "g", made, None if labels is None else np.asarray(labels), {})
+    return Recording({}, made, None if labels is None else np.asarray(labels), {})
 
 
 def compared(verify: Verify, module: nn.Module | Callable[..., Any], recording: Recording) -> Comparison:
@@ -176,7 +176,7 @@ def test_accuracy_is_computed_on_both_sides(verify_of: VerifyOf, tmp_path: Path)
             "T2T501",
             "y: max|Δ| 1 exceeds 1.10e-05 (1e-06 + 1e-05 x 1 max|TF|), accuracy 0.2500 against TensorFlow's 0.7500",
             verify.at,
-            "check the rows' axes, those behind a flatten first, then padding, eps and activations",
+            "check rows of one shape that may be exchanged, axes behind a flatten, then padding, eps and activations",
             details=("worst at [1, 0] of [4, 3], draw 0: tensorflow 0, torch 1",),
         )
     ]

@@ -108,7 +108,10 @@ def test_what_tensorflow_computes_is_recorded(
     made = record(verify, str(graph / "ckpt"), "d0")
     w, b = np.arange(6, dtype=np.float32).reshape(3, 2) / 7, np.array([0.25, -1], np.float32)
 
-    assert made.key == recording.key(verify, "d0")
+    assert made.made_from == {
+        **recording.parts(verify, "d0"),
+        "graph": recording.graph_digest(verify.reference.path),
+    }
     assert sorted(made.made_by) == ["numpy", "t2t", "tensorflow"]
     assert made.generated == {"x", "flag"}
     assert len(made.draws) == 2
