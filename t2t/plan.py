@@ -138,16 +138,22 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
     if not readers and not problems:
         message = "no row reads a variable of the checkpoint"
         problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
-    for name, ref in variables.items():
-        if name in readers or name in meant or any(_covers(entry.pattern, ref) for entry in mapping.ignore):
-            continue
-        what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
-        if ref.slot_of is not None:
-            hint = "an optimizer's: - {slots: true, why: ...} under ignore covers all of them"
-        else:
-            hint = "map it, or name it under ignore with a why"
-        message = f"variable {shown(name)} ({what}) is used by no row"
+    unused = [
+        ref
+        for name, ref in variables.items()
+        if not (name in readers or name in meant or any(_covers(entry.pattern, ref) for entry in mapping.ignore))
+    ]
+    if slots := [ref for ref in unused if ref.slot_of is not None]:
+        some = ", ".join([shown(ref.name) for ref in slots[:3]] + (["..."] if len(slots) > 3 else []))
+        message = f"optimizer slots and counters are used by no row, {len(slots)} in all: {some}"
+        hint = "write - {slots: true, why: ...} under ignore for all of them"
         problems.append(Problem("T2T205", message, mapping.map_at, hint))
+    for ref in unused:
+        if ref.slot_of is None:
+            what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
+            message = f"variable {shown(ref.name)} ({what}) is used by no row"
+            hint = "map it, or name it under ignore with a why"
+            problems.append(Problem("T2T205", message, mapping.map_at, hint))
     return problems
 
 
@@ -295,7 +301,7 @@ def _transform(rule: Rule, source: TensorRef, target: ParameterRef | None) -> Tr
         transform = notation.identity(source.shape)
     else:
         if "permute" in rule.places and len(rule.axes.left) != len(source.shape):
-            text = f"permute has {len(rule.axes.left)} entries, but {shown(source.name)} is {list(source.shape)}"
+            text = f"permute is for rank {len(rule.axes.left)}, but {shown(source.name)} is {list(source.shape)}"
             raise AxesError("T2T302", text, "write one entry for each axis")
         transform = rule.axes.resolve(source.shape, rule.dims)
     if target is not None and transform.output != target.shape:

@@ -92,9 +92,9 @@ def _imported(name: str, path: str, at: Location | None) -> ModuleType:
         raise failed("T2T701", f"{shown(path)} cannot be imported", error, at) from error
 
 
-def failed(code: str, subject: str, error: BaseException, at: Location | None) -> ModuleError:
+def failed(code: str, subject: str, error: BaseException, at: Location | None, hint: str = "") -> ModuleError:
     """The error of the user's code as a problem about `subject`."""
-    return ModuleError(Problem(code, f"{subject}: {cause(error)}", at))
+    return ModuleError(Problem(code, f"{subject}: {cause(error)}", at, hint))
 
 
 def cause(error: BaseException) -> str:

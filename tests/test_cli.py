@@ -25,7 +25,9 @@ wrote small.safetensors (700 B)
 not proven: the mapping has no verify section
 """
 NOT_CHECKED = "small.yaml:5:1: T2T210 parameters not checked: no lock; convert checks them against the module itself\n"
-MISSING = "nowhere.yaml:1:1: T2T602 the mapping cannot be read: No such file or directory; name a mapping file\n"
+MISSING = (
+    "nowhere.yaml:1:1: T2T602 the mapping cannot be read: No such file or directory; name a mapping, a .yaml file\n"
+)
 
 
 @pytest.fixture

@@ -217,7 +217,10 @@ def test_what_is_no_mapping_at_all_is_one_line(folder: Path, data: bytes, line: 
 
 @pytest.mark.parametrize(
     ("place", "why"),
-    [("./mappings", "Is a directory"), ("nowhere.yaml", "No such file or directory; name a mapping file")],
+    [
+        ("./mappings", "Is a directory; name a mapping, a .yaml file"),
+        ("nowhere.yaml", "No such file or directory; name a mapping, a .yaml file"),
+    ],
 )
 def test_what_cannot_be_read_is_one_line(folder: Path, place: str, why: str) -> None:
     done = server().run(place, cwd=folder)

@@ -154,10 +154,17 @@ NEAR = [TensorRef(f"dense_{i}/kernel", "float32", (3,)) for i in range(1, 5)]
             ROWS,
             [V, B, ADAM, TensorRef("beta1_power", "float32", (), slot_of="")],
             [
-                "4:1: T2T205 variable v/Adam (float32 [2, 3], 6 elements) is used by no row; "
-                "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
-                "4:1: T2T205 variable beta1_power (float32 [], 1 element) is used by no row; "
-                "an optimizer's: - {slots: true, why: ...} under ignore covers all of them",
+                "4:1: T2T205 optimizer slots and counters are used by no row, 2 in all: v/Adam, beta1_power; "
+                "write - {slots: true, why: ...} under ignore for all of them",
+            ],
+        ),
+        (
+            ROWS,
+            [V, B, *(TensorRef(f"beta{i}_power", "float32", (), slot_of="") for i in range(5))],
+            [
+                "4:1: T2T205 optimizer slots and counters are used by no row, 5 in all: "
+                "beta0_power, beta1_power, beta2_power, ...; "
+                "write - {slots: true, why: ...} under ignore for all of them",
             ],
         ),
         (
@@ -352,10 +359,7 @@ def scalar(dtype: str) -> ParameterRef:
             "{tf: v, torch: p, permute: [0]}",
             V,
             P,
-            [
-                "5:30: T2T302 p: axes 'a -> a' are for rank 1, the variable has rank 2: [2, 3]; "
-                "name each axis of the variable once on the left side"
-            ],
+            ["5:30: T2T302 p: permute is for rank 1, but v is [2, 3]; write one entry for each axis"],
         ),
         (
             "{tf: v, torch: p, axes: (a b) c -> c b a, dims: {a: 4}}",

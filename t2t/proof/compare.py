@@ -185,7 +185,8 @@ def _forward(module: nn.Module, draw: Draw, verify: Verify, at: Location) -> Any
         with torch.inference_mode(), contextlib.redirect_stdout(sys.stderr):
             return module(*positional, **keywords)
     except (Exception, SystemExit) as error:
-        raise failed("T2T707", f"forward() of {type(module).__qualname__} failed", error, at) from error
+        hint = "inputs come in TensorFlow's layout: see arguments and axes of verify.torch"
+        raise failed("T2T707", f"forward() of {type(module).__qualname__} failed", error, at, hint) from error
 
 
 def _resolved(axes: Axes | None, array: Array, name: str, at: Location) -> Transform:

@@ -306,6 +306,7 @@ def test_a_forward_that_raises_names_the_users_line(verify_of: VerifyOf, tmp_pat
     (problem,) = error.value.problems
 
     assert (problem.code, problem.at) == ("T2T707", verify.at)
+    assert problem.hint == "inputs come in TensorFlow's layout: see arguments and axes of verify.torch"
     assert problem.message == (
         f"forward() of Returns failed: {path}:5: RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"
     )
