@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         UsageError,
     )
 
-#: Where each public name lives. They are imported when first used: `t2t --help` must not wait for numpy.
+#: Where each public name lives. They are imported when first used: `import t2t` alone must not wait for numpy.
 _HOMES = {
     **dict.fromkeys(
         ("check", "convert", "explain", "iter_tensors", "load", "load_into", "open_checkpoint", "record", "verify"),

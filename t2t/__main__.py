@@ -10,7 +10,12 @@ def main() -> int:
     """Runs the command line and returns the exit status."""
     # `python -m` puts the current directory first: a stray yaml.py there must not win over the real one. It stays
     # importable, at the end, because that is where a mapping's model usually is.
-    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", os.getcwd()}:
+    try:
+        here = os.getcwd()
+    except OSError:
+        sys.stderr.write("t2t: the current directory does not exist any more\n")
+        return 2
+    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", here}:
         sys.path.append(sys.path.pop(0))
     try:
         from t2t import cli

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Unpack
 from t2t import checkpoints
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
-from t2t.job import Array, Job, Options, checkpoint_path, graph_path, read_mapping, refuse_unknown, silent
+from t2t.job import Array, Job, Options, checkpoint_path, graph_path, path_option, read_mapping, refuse_unknown, silent
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
 from t2t.names import did_you_mean, shown
@@ -85,11 +85,13 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
     """Which row writes `parameter`, from which variable and how. Raises MappingError, CheckpointError."""
     read, problems = read_mapping(mapping)
     rules = {rule.target: rule for rule in read.rules} if read else {}
-    if read is None or parameter not in rules:
+    if read is None:
+        raise MappingError(problems)
+    if parameter not in rules:
         message = f"'{shown(parameter)}' is written by no row"
         fed = [shown(rule.target) for rule in rules.values() if rule.source == parameter]
         hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, rules)
-        raise MappingError(problems or [Problem("T2T202", message, Location(os.fspath(mapping)), hint)])
+        raise MappingError(Problem("T2T202", message, Location(os.fspath(mapping)), hint))
     rule = rules[parameter]
     with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
         plan, found = planning.make(read, opened.inventory, None)
@@ -119,7 +121,7 @@ def convert(
 
     with Job(mapping, options) as job:
         place = os.fspath(out) if out is not None else _default_output(job.mapping)
-        _refuse_own_input(place, job)
+        _refuse_own_input(place, job.mapping, job.checkpoint, job.recording_place)
         recording = job.recording()
         comparison: Comparison | None = None
         dtype = job.mapping.output.dtype
@@ -220,16 +222,19 @@ def record(
     if read.verify is None:
         message = "there is no verify section: nothing says which original to run"
         raise MappingError(Problem("T2T503", message, Location(read.path), "add verify with inputs and reference"))
-    place = options.get("recording") or read.verify.recording
+    place = path_option(options, "recording") or read.verify.recording
     with checkpoints.open(
-        checkpoint_path(read, options.get("checkpoint")), checksums=options.get("checksums", True)
+        checkpoint_path(read, path_option(options, "checkpoint")), checksums=options.get("checksums", True)
     ) as opened:
         for problem in opened.notes:
             options.get("note", silent)(problem)
         graph = graph_path(read, opened, options)
-        if options.get("checkpoint") and not options.get("recording") and not options.get("force"):
+        if path_option(options, "checkpoint") and not path_option(options, "recording") and not options.get("force"):
             _refuse_others_recording(place, opened)
+        _refuse_own_input(place, read, opened)
         made = recorder.record(read.verify, opened.path, opened.inventory.digest, graph=graph, timeout=timeout)
+        # TensorFlow read the files by itself: what it computed must not go by the digest of other weights.
+        opened.check_unchanged()
         recordings.save(place, made, force=options.get("force", False))
     return place, made
 
@@ -252,14 +257,14 @@ def _default_output(mapping: MappingFile) -> str:
     return mapping.output.path or f"{stem}.{mapping.output.format}"
 
 
-def _refuse_own_input(place: str, job: Job) -> None:
-    """The output must not be a file that the conversion reads."""
+def _refuse_own_input(place: str, mapping: MappingFile, checkpoint: Checkpoint, *more: str) -> None:
+    """A file that the job reads must not be written over, not even with --force."""
     if not os.path.exists(place):
         return
-    inputs = [job.mapping.path, *job.checkpoint.files]
-    if verify := job.mapping.verify:
-        inputs += [job.options.get("recording") or verify.recording, verify.reference.path]
-        inputs += [entry.path for entry in verify.inputs] + ([verify.labels.path] if verify.labels else [])
+    inputs = [mapping.path, *checkpoint.files, *more]
+    if verify := mapping.verify:
+        inputs += [verify.reference.path, *(entry.path for entry in verify.inputs)]
+        inputs += [verify.labels.path] if verify.labels else []
     for path in inputs:
         if path and os.path.exists(path) and os.path.samefile(place, path):
             message = f"the output {shown(place)} is an input: {shown(path)}"

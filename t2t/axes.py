@@ -57,12 +57,6 @@ class Transform:
     output: Shape
 
     @property
-    def is_copy(self) -> bool:
-        """Whether the output's bytes are the input's: no element moves."""
-        moved = [axis for axis in self.permutation if self.elementary[axis] != 1]
-        return moved == sorted(moved)
-
-    @property
     def inverse(self) -> Transform:
         """The transform that undoes this one, bit for bit."""
         permuted = tuple(self.elementary[axis] for axis in self.permutation)

@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -87,8 +88,9 @@ def _with_command(arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if not words or words[0].startswith("-") or words[0] in COMMANDS:
         return words
-    if not os.path.exists(words[0]) and (hint := did_you_mean(words[0], COMMANDS, 1)):
+    if not os.path.lexists(words[0]) and not words[0].endswith((".yaml", ".yml")):
         message = f"{shown(words[0])} is neither a command nor a file"
+        hint = did_you_mean(words[0], COMMANDS, 1) or f"commands are {', '.join(COMMANDS)}"
         raise UsageError(Problem("T2T001", message, None, hint))
     return ["convert", *words]
 
@@ -110,10 +112,13 @@ def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
 
 
 def _check(options: argparse.Namespace, screen: console.Console) -> int:
+    mappings = options.mapping or sorted(glob.glob("mappings/*.yaml"))
+    if not mappings:
+        raise UsageError(Problem("T2T001", "there are no mappings under mappings/", None, "name the mappings to check"))
     problems = []
-    for mapping in options.mapping:
+    for mapping in mappings:
         problems += api.check(mapping, checkpoint=options.checkpoint)
-    screen.findings(problems, options.mapping)
+    screen.findings(problems, mappings)
     return _strict(problems, options)
 
 
@@ -207,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--strict", action="store_true", help="warnings count as errors")
 
     added = command("check", "find everything that can be known to be wrong without the weights")
-    added.add_argument("mapping", metavar="MAPPING", nargs="+")
+    added.add_argument("mapping", metavar="MAPPING", nargs="*", help="default: every mapping under mappings/")
     added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
     added.add_argument("--strict", action="store_true", help="warnings count as errors")
 

@@ -47,6 +47,7 @@ class Console:
         self.is_terminal = sys.stdout.isatty()
         self.format = format or ("full" if self.is_terminal else "concise")
         self.show_all = show_all
+        self._notes: list[Problem] = []
 
     # --- problems ---
 
@@ -70,7 +71,9 @@ class Console:
 
     def note(self, problem: Problem) -> None:
         """Something worth knowing while a command runs."""
-        if self.format != "json":
+        if self.format == "json":
+            self._notes.append(problem)
+        else:
             self._print(_line(f"{problem.severity}: {problem}"), sys.stderr)
 
     def _listed(self, problems: Sequence[Problem], stream: Any) -> None:
@@ -260,6 +263,8 @@ class Console:
                 print(text, file=stream)
 
     def _json(self, document: dict[str, Any]) -> None:
+        if self._notes:
+            document["notes"] = [_as_json(note) for note in self._notes]
         self._print(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
 
 

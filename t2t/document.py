@@ -110,7 +110,7 @@ def schema() -> dict[str, Any]:
 
 def _text(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _Stop("T2T110", f"the file has {len(data)} bytes, a mapping has at most {MAX_BYTES}")
+        raise _Stop("T2T110", f"the file is larger than {MAX_BYTES} bytes, the most that a mapping has")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -221,7 +221,7 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INTEGER.fullmatch(text):
-            if len(text) <= 19:
+            if len(text.lstrip("+-")) <= 20:
                 return int(text)
             self._refuse(path, "T2T106", f"a number of {len(text)} digits")
             self.replaced.add(path)

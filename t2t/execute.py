@@ -107,7 +107,7 @@ def blocks(
             uses[step.source.name].append(step)
         names[step.rule.tie or step.target].append(step.target)
     for ref, source in _read_ahead(plan.sources, checkpoint):
-        problems += [] if allow_nonfinite else _finite_problems(source, uses[ref.name])
+        problems += [] if allow_nonfinite else _finite_problems(source, uses[ref.name][0], "tf", shown(ref.name))
         for step in uses[ref.name]:
             assert step.transform is not None
             problems += _cast_problems(source, step, dtype, f"{shown(ref.name)} ({ref.dtype})")
@@ -118,6 +118,8 @@ def blocks(
     given = [(step, _given(step, built)) for step in plan.steps if step.source is None and step.rule.tie is None]
     for step, value in given:
         origin = f"{'its value' if step.rule.keep else 'its fill'} ({step.dtype})"
+        if not allow_nonfinite:
+            problems += _finite_problems(value, step, "keep", f"{shown(step.target)}, as it was built,")
         problems += _cast_problems(value, step, dtype, origin)
     if problems:
         raise MappingError(in_file_order(problems))
@@ -229,18 +231,16 @@ def _chunks(array: Array) -> Iterator[Array]:
     return (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
 
 
-def _finite_problems(source: Array, steps: list[Step]) -> list[Problem]:
-    """NaN and Inf in a variable, told at the first row that reads it."""
-    step = steps[0]
-    assert step.source is not None
-    if DTYPES[step.source.dtype].kind not in {"float", "complex"}:
+def _finite_problems(values: Array, step: Step, key: str, subject: str) -> list[Problem]:
+    """NaN and Inf in `values`, told at the row's `key`. `subject` says in the message whose values they are."""
+    if DTYPES[values.dtype.name].kind not in {"float", "complex"}:
         return []
-    if all(np.isfinite(chunk).all() for chunk in _chunks(source)):
+    if all(np.isfinite(chunk).all() for chunk in _chunks(values)):
         return []
-    nan = sum(int(np.isnan(chunk).sum()) for chunk in _chunks(source))
-    inf = sum(int(np.isinf(chunk).sum()) for chunk in _chunks(source))
-    message = f"{shown(step.source.name)} holds {nan} NaN and {inf} Inf among {step.source.elements} elements"
-    return [Problem("T2T403", message, step.rule.place("tf"), "if that is meant, give --allow-nonfinite")]
+    nan = sum(int(np.isnan(chunk).sum()) for chunk in _chunks(values))
+    inf = sum(int(np.isinf(chunk).sum()) for chunk in _chunks(values))
+    message = f"{subject} holds {nan} NaN and {inf} Inf among {values.size} elements"
+    return [Problem("T2T403", message, step.rule.place(key), "if that is meant, give --allow-nonfinite")]
 
 
 def _cast_problems(values: Array, step: Step, dtype: str | None, origin: str) -> list[Problem]:

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from t2t import checkpoints, execute
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
+from t2t.document import MAX_BYTES
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem, T2TError, in_file_order
@@ -45,11 +46,11 @@ class Options(TypedDict, total=False):
     `checkpoint` and `recording` replace the mapping's paths, relative to the current directory. `verify=False` lets an
     unproven result through. `checksums=False` skips them. `allow_import` are the module prefixes that may be imported,
     all where there are none. `allow_nonfinite` lets NaN and Inf through. `force` replaces a file that t2t did not
-    write. `device` is where the module ends up, and where it is proven.
+    write. `device` is where the module ends up and is proven; `load_into` leaves its module where it is.
     """
 
-    checkpoint: str | None
-    recording: str | None
+    checkpoint: str | os.PathLike[str] | None
+    recording: str | os.PathLike[str] | None
     verify: bool
     checksums: bool
     allow_import: Sequence[str]
@@ -89,7 +90,7 @@ class Job:
         opened: Checkpoint | None = None
         try:
             opened = checkpoints.open(
-                checkpoint_path(read, options.get("checkpoint")), checksums=options.get("checksums", True)
+                checkpoint_path(read, path_option(options, "checkpoint")), checksums=options.get("checksums", True)
             )
         except CheckpointError as error:
             failures.append(error)
@@ -123,7 +124,8 @@ class Job:
         """The module, without its weights unless a row keeps a parameter as it was built."""
         from t2t import module as modules
 
-        self.note(Problem("T2T700", f"importing {read.model}", severity="note"))
+        for path in (read.model, *_imports(read.arguments)):
+            self.note(Problem("T2T700", f"importing {shown(path)}", severity="note"))
         kept = {rule.target for rule in read.rules if rule.keep}
 
         def build(weights: bool) -> nn.Module:
@@ -134,7 +136,8 @@ class Job:
             return built.module
 
         module = build(weights=False)
-        needs_weights = any(name in kept and parameter.is_meta for name, parameter in module.named_parameters())
+        names = module.named_parameters(remove_duplicate=False)
+        needs_weights = any(name in kept and parameter.is_meta for name, parameter in names)
         return build(weights=True) if needs_weights else module
 
     def blocks(self, room: execute.Room, dtype: str | None) -> Iterator[execute.Block]:
@@ -158,6 +161,12 @@ class Job:
             "progress": options.get("progress", silent),
         }
 
+    @property
+    def recording_place(self) -> str:
+        """Where the recording is looked for, "" where there is nothing to prove."""
+        own = self.mapping.verify.recording if self.mapping.verify else ""
+        return path_option(self.options, "recording") or own
+
     def recording(self, *, required: bool = False) -> Recording | None:
         """
         The recording that proves this checkpoint; None where the mapping has no `verify` or the caller wants none.
@@ -177,14 +186,14 @@ class Job:
         if not required and not self.options.get("verify", True):
             self.unproven = "--unproven"
             return None
-        place = self.options.get("recording") or verify.recording
         graph = graph_path(self.mapping, self.checkpoint, self.options)
         again = f"run t2t record {shown(self.mapping.path)}"
-        if checkpoint := self.options.get("checkpoint"):
-            again += f" --checkpoint {shown(checkpoint)} --recording {shown(self.options.get('recording') or 'FILE')}"
-        elif recording := self.options.get("recording"):
+        if checkpoint := path_option(self.options, "checkpoint"):
+            place = path_option(self.options, "recording") or "FILE"
+            again += f" --checkpoint {shown(checkpoint)} --recording {shown(place)}"
+        elif recording := path_option(self.options, "recording"):
             again += f" --recording {shown(recording)}"
-        found = recordings.find(place, verify, self.checkpoint.inventory.digest, graph, again)
+        found = recordings.find(self.recording_place, verify, self.checkpoint.inventory.digest, graph, again)
         if isinstance(found, Problem):
             raise MappingError(found)
         return found
@@ -243,14 +252,30 @@ def refuse_unknown(options: Options) -> None:
         raise TypeError(f"unknown option {unknown[0]!r}; options are {', '.join(Options.__annotations__)}")
 
 
+def path_option(options: Options, name: Literal["checkpoint", "recording"]) -> str | None:
+    """The option as text."""
+    path = options.get(name)
+    return None if path is None else os.fspath(path)
+
+
+def _imports(argument: Any) -> Iterator[str]:
+    """The import paths in the model's arguments, under `new` and `get`."""
+    if isinstance(argument, dict):
+        yield from (path for key, path in argument.items() if key in {"new", "get"} and isinstance(path, str))
+    if isinstance(argument, dict | list):
+        for inner in argument.values() if isinstance(argument, dict) else argument:
+            yield from _imports(inner)
+
+
 def read_mapping(path: str | os.PathLike[str]) -> tuple[MappingFile | None, list[Problem]]:
     """The mapping file. Raises CheckpointError (T2T602) where it cannot be read."""
     name = os.fspath(path)
     try:
-        if stat.S_ISFIFO(os.stat(name).st_mode):  # opening it would wait for a writer
-            raise OSError(errno.EINVAL, "Is a FIFO")
+        mode = os.stat(name).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a FIFO or a device may have no end
+            raise OSError(errno.EINVAL, "Not a regular file")
         with open(name, "rb") as file:
-            data = file.read()
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         hint = "name a mapping, a .yaml file" if error.errno in {errno.ENOENT, errno.EINVAL, errno.EISDIR} else ""
         problem = Problem("T2T602", f"the mapping cannot be read: {error.strerror}", Location(name, 1, 1), hint)
@@ -275,4 +300,4 @@ def graph_path(mapping: MappingFile, checkpoint: Checkpoint, options: Options) -
     assert mapping.verify is not None
     path = mapping.verify.reference.path
     own = os.path.normpath(path) == os.path.normpath(f"{mapping.checkpoint}.meta")
-    return f"{checkpoint.path}.meta" if options.get("checkpoint") and own else path
+    return f"{checkpoint.path}.meta" if path_option(options, "checkpoint") and own else path

@@ -19,11 +19,8 @@ from t2t import axes as notation
 from t2t import document as yaml_text
 from t2t.axes import Axes, AxesError
 from t2t.document import Document
-from t2t.names import OUTPUT_SUFFIX, shown
+from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, shown
 from t2t.problems import Location, Problem, in_file_order
-
-#: What TF2's object graph adds to each variable's name, and no name in a mapping has.
-VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from functools import lru_cache
 #: TensorFlow adds this to a variable's name in a graph, and a checkpoint doesn't store it.
 OUTPUT_SUFFIX = ":0"
 
+#: What TF2's object graph adds to each variable's name, and no name in a mapping has.
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
 #: A name longer than this is cut in messages.
 SHOWN_LENGTH = 120
 

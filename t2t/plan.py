@@ -68,11 +68,6 @@ class Plan:
         refs = {step.source.name: step.source for step in self.steps if step.source}
         return sorted(refs.values(), key=lambda ref: (ref.shard, ref.offset, ref.name))
 
-    @property
-    def needs_values(self) -> list[Step]:
-        """The steps that keep the value a parameter or buffer was built with."""
-        return [step for step in self.steps if step.rule.keep]
-
 
 def stored(step: Step, dtype: str | None) -> str:
     """The dtype that the step's tensor is stored in, where `output.dtype` is `dtype`: only floating tensors get it."""
@@ -187,6 +182,7 @@ def _target_problems(mapping: MappingFile, module: ModuleInventory | None) -> li
         else:
             writers[rule.target] = rule
     if module is None:
+        problems += _tie_problems(mapping.rules, writers)
         message = "parameters not checked: no lock"
         hint = "convert checks them against the module itself"
         return [*problems, Problem("T2T210", message, mapping.map_at, hint, "note")]
@@ -202,6 +198,18 @@ def _target_problems(mapping: MappingFile, module: ModuleInventory | None) -> li
     for group in _groups(parameters):
         problems += _group_problems(group, parameters, writers, meant, mapping.map_at)
     return problems
+
+
+def _tie_problems(rules: Sequence[Rule], writers: Mapping[str, Rule]) -> Iterable[Problem]:
+    """Ties that are wrong whatever the module is: to a name that no row writes, to itself, to another tie."""
+    for rule in rules:
+        other = writers.get(rule.tie) if rule.tie is not None else None
+        if rule.tie is not None and other is None:
+            message = f"{shown(rule.target)} is tied to {shown(rule.tie)}, which no row writes"
+            yield Problem("T2T404", message, rule.place("tie"), proposing(nearest(rule.tie, writers)))
+        elif other is not None and other.tie is not None:
+            message = f"{shown(rule.target)} is tied to {shown(other.target)}, which is tied itself"
+            yield Problem("T2T404", message, rule.place("tie"), "tie to the name whose row gives the value")
 
 
 def _groups(parameters: Mapping[str, ParameterRef]) -> list[list[ParameterRef]]:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import t2t
-from t2t.problems import CheckpointError, MappingError, ModuleError, Problem, T2TError
+from t2t.problems import CheckpointError, MappingError, ModuleError, OutputError, Problem, T2TError, UsageError
 from tests.commands import ROOT, Project, small, store
 
 NOT_PROVEN = "mappings/wrong.yaml:20:1: T2T501 logits: max|Δ| "
@@ -369,3 +369,43 @@ def test_the_api_says_nothing(example: Path, capfd: pytest.CaptureFixture[str]) 
         t2t.load("mappings/wrong.yaml")
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_paths_may_be_paths(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        t2t.load(project.mapping, checkpoint=tmp_path / "gone", verify=False)
+
+    assert error.value.problems[0].code == "T2T601"
+
+
+def test_a_recording_never_goes_over_an_input(tmp_path: Path) -> None:
+    """Not even with force: the images would be lost."""
+    (tmp_path / "mappings").mkdir()
+    for name in ("modules", "recordings", "madry.yaml"):
+        (tmp_path / "mappings" / name).symlink_to(ROOT / "mappings" / name)
+    shutil.copytree(ROOT / "mappings" / "checkpoints", tmp_path / "mappings" / "checkpoints")
+    images = tmp_path / "mappings" / "checkpoints" / "madry" / "test.npz"
+    before = images.read_bytes()
+
+    with pytest.raises(UsageError) as error:
+        t2t.record(tmp_path / "mappings" / "madry.yaml", recording=images, force=True)
+
+    assert error.value.problems[0].message == f"the output {images} is an input: {images}"
+    assert images.read_bytes() == before
+
+
+def test_the_mappings_own_recording_is_not_replaced_by_another_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "mappings").mkdir()
+    for name in ("modules", "checkpoints", "madry.yaml"):
+        (tmp_path / "mappings" / name).symlink_to(ROOT / "mappings" / name)
+    shutil.copytree(ROOT / "mappings" / "recordings", tmp_path / "mappings" / "recordings")
+    place = tmp_path / "mappings" / "recordings" / "madry.npz"
+    other = ROOT / "tests" / "checkpoints" / "data" / "small"
+
+    with pytest.raises(OutputError) as error:
+        t2t.record(tmp_path / "mappings" / "madry.yaml", checkpoint=other)
+
+    assert str(error.value) == (
+        f"{place}: T2T801: the recording of another checkpoint stands there; "
+        "give --recording FILE to keep both, or --force to replace it"
+    )

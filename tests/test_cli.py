@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -162,11 +163,16 @@ USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "
     [
         ([], f"{USAGE}the following arguments are required: COMMAND\n"),
         (["--frobnicate"], f"{USAGE}the following arguments are required: COMMAND\n"),
-        (["frobnicate", "small.yaml"], f"{USAGE}unrecognized arguments: small.yaml\n"),
+        (
+            ["frobnicate", "small.yaml"],
+            "T2T001 frobnicate is neither a command nor a file; "
+            "commands are convert, inspect, check, explain, record, verify\n",
+        ),
+        (["chekc", "small.yaml"], "T2T001 chekc is neither a command nor a file; did you mean check\n"),
         (["small.yaml", "--frobnicate"], f"{USAGE}unrecognized arguments: --frobnicate\n"),
         (["small.yaml", "--forc"], f"{USAGE}unrecognized arguments: --forc\n"),
         (["inspect"], "t2t inspect: error: the following arguments are required: CHECKPOINT\n"),
-        (["check"], "t2t check: error: the following arguments are required: MAPPING\n"),
+        (["check"], "T2T001 there are no mappings under mappings/; name the mappings to check\n"),
         (
             ["check", "small.yaml", "--format", "xml"],
             "t2t check: error: argument --format: invalid choice: 'xml' (choose from 'full', 'concise', 'json')\n",
@@ -181,6 +187,39 @@ def test_a_call_that_makes_no_sense_ends_with_2(project: Project, arguments: lis
     assert (done.code, done.out) == (2, "")
     # Python 3.12 and later put no quotes around choices.
     assert done.err.replace("'", "").endswith(last.replace("'", ""))
+
+
+def test_check_takes_every_mapping_under_mappings(project: Project) -> None:
+    (project.folder / "mappings").mkdir()
+    text = project.mapping.read_text().replace("checkpoint: ", "checkpoint: ../")
+    for name in ("one.yaml", "two.yaml"):
+        (project.folder / "mappings" / name).write_text(text)
+
+    done = run("check", at=project)
+
+    assert (done.code, done.out.splitlines()[-1]) == (0, "2 mappings checked: 2 notes")
+
+
+def test_what_has_no_end_is_not_read(project: Project) -> None:
+    os.mkfifo(project.folder / "pipe.yaml")
+    for name in ("pipe.yaml", "/dev/zero"):
+        done = run("check", name, at=project)
+
+        line = f"{name}:1:1: T2T602 the mapping cannot be read: Not a regular file; name a mapping, a .yaml file"
+        assert (done.code, done.out.splitlines()[0]) == (3, line)
+
+
+def test_a_directory_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'cd gone && rmdir ../gone && exec "$0" -m t2t --version'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("t2t: the current directory does not exist any more\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_with_a_commands_name_is_converted_by_another_spelling(project: Project) -> None:

@@ -235,7 +235,7 @@ def test_a_parameter_that_no_row_writes_is_a_finding(project: Project) -> None:
 
     assert (done.code, done.err) == (1, "")
     assert done.out == (
-        "small.yaml: T2T202: layers.0.wieght is written by no row; did you mean layers.0.weight, layers.1.weight, "
+        "small.yaml: T2T202: 'layers.0.wieght' is written by no row; did you mean layers.0.weight, layers.1.weight, "
         "layers.0.bias\n"
     )
 

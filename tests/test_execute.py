@@ -298,8 +298,12 @@ def test_what_is_given_gets_the_outputs_dtype_too() -> None:
     rows = "- {tf: a, torch: a}\n- {torch: f, fill: 1}\n- {torch: i, fill: 1}\n- {torch: k, keep: init, why: a}\n"
     built = {"k": np.array([0.1, -np.inf], np.float32)}
 
-    found = done(rows, Memory({"a": BIAS[:2]}), refs, built=built, dtype="bfloat16")
+    found = done(rows, Memory({"a": BIAS[:2]}), refs, built=built, dtype="bfloat16", allow_nonfinite=True)
 
+    assert refused(rows, Memory({"a": BIAS[:2]}), refs, built=built) == [
+        "8:20: T2T403 k, as it was built, holds 0 NaN and 1 Inf among 2 elements; "
+        "if that is meant, give --allow-nonfinite"
+    ]
     assert [found[name].dtype.name for name in "afik"] == ["bfloat16", "bfloat16", "int64", "bfloat16"]
     assert np.array_equal(found["k"], built["k"].astype(ml_dtypes.bfloat16))
 

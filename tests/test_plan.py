@@ -47,7 +47,7 @@ def test_a_step_has_both_its_sides() -> None:
     assert first.transform is not None
     assert first.transform.permutation == (1, 0)
     assert second.transform is not None
-    assert second.transform.is_copy
+    assert second.transform.permutation == (0,)
     assert ready.ignored == {}
 
 
@@ -92,12 +92,17 @@ def test_without_a_modules_inventory_the_parameters_are_a_note() -> None:
     assert [(step.target, step.shape) for step in ready.steps] == [("p", (3, 2)), ("q", (3,))]
 
 
-def test_keep_is_known_to_need_values() -> None:
-    rows = "- {tf: v, torch: p, axes: i o -> o i}\n- {torch: q, keep: init, why: a}\n"
-    ready, problems = made(rows, variables(V), parameters(P, Q))
+def test_ties_that_the_file_alone_shows_to_be_wrong_need_no_module() -> None:
+    rows = (
+        "- {tf: v, torch: p, axes: i o -> o i}\n- {torch: q, tie: pp}\n- {torch: r, tie: q}\n- {torch: s, tie: s}\n"
+        "- {torch: t, tie: p}\n"
+    )
 
-    assert problems == []
-    assert [step.target for step in ready.needs_values] == ["q"]
+    assert [line for line in told(rows, variables(V), None) if "T2T404" in line] == [
+        "6:19: T2T404 q is tied to pp, which no row writes; did you mean p",
+        "7:19: T2T404 r is tied to q, which is tied itself; tie to the name whose row gives the value",
+        "8:19: T2T404 s is tied to s, which is tied itself; tie to the name whose row gives the value",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ def replacing(
     is followed: what it points to is replaced. Raises OutputError before anything is written where the place can't be
     used.
     """
+    if not _is_text(place):
+        message = "the output's path is not UTF-8, which the library that reads it back needs"
+        raise OutputError(Problem("T2T802", message, Location(place), "choose another place"))
     target = os.path.realpath(place)
     _refuse_occupied(place, target, is_ours, force)
     directory, name = os.path.split(target)
@@ -139,6 +142,11 @@ def replacing(
         elif fd >= 0:
             os.close(fd)
     _sync_directory(directory)
+
+
+def _is_text(path: str) -> bool:
+    """Whether UTF-8 can hold the path: bytes that cannot come as halves of surrogate pairs."""
+    return not any("\ud800" <= c <= "\udfff" for c in path)
 
 
 def output_error(place: str, error: OSError) -> OutputError:
