@@ -1,16 +1,15 @@
 """
 A plan x an open checkpoint -> every tensor of the state_dict, source by source in file order.
 
-Each variable is read once, its checksum is tested, and all the steps that use it are applied while it is at hand; the
-next one is read meanwhile. A target comes in blocks, in the order of its elements, each small enough to be written out
-of the processor's cache. So memory is that of the two largest variables. Nothing here knows torch.
+Each variable is read once, its checksum is tested, and all the steps that use it are applied while it is at hand. A
+target comes in blocks, in the order of its elements, each small enough to be written out of the processor's cache. So
+memory is that of the largest variable. Nothing here knows torch.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +19,7 @@ from t2t.checkpoints import Checkpoint
 from t2t.names import shown
 from t2t.plan import Plan, Step, stored
 from t2t.problems import MappingError, Problem, in_file_order
-from t2t.tensors import DTYPES, TensorRef
+from t2t.tensors import DTYPES
 
 Array = np.ndarray[Any, Any]
 
@@ -106,7 +105,9 @@ def blocks(
         if step.source is not None:
             uses[step.source.name].append(step)
         names[step.rule.tie or step.target].append(step.target)
-    for ref, source in _read_ahead(plan.sources, checkpoint):
+    buffer = np.empty(max((ref.nbytes for ref in plan.sources), default=0), np.uint8)
+    for ref in plan.sources:
+        source = checkpoint.read(ref, buffer)
         problems += [] if allow_nonfinite else _finite_problems(source, uses[ref.name][0], "tf", shown(ref.name))
         for step in uses[ref.name]:
             assert step.transform is not None
@@ -125,23 +126,6 @@ def blocks(
         raise MappingError(in_file_order(problems))
     for step, value in given:
         yield from _blocks(step, value, dtype, room, names[step.target])
-
-
-def _read_ahead(refs: Sequence[TensorRef], checkpoint: Checkpoint) -> Iterator[tuple[TensorRef, Array]]:
-    """Each variable with its values, valid until the next is asked for, which is read in the background meanwhile."""
-    largest = sorted((ref.nbytes for ref in refs), reverse=True)[:2]
-    buffers = [np.empty(largest[0], np.uint8) for _ in largest]
-    reader = ThreadPoolExecutor(1, "t2t-read")
-    try:
-        reads = (reader.submit(checkpoint.read, ref, buffers[i % 2]) for i, ref in enumerate(refs))
-        coming = next(reads, None)
-        for ref in refs:
-            assert coming is not None
-            source = coming.result()
-            coming = next(reads, None)
-            yield ref, source
-    finally:
-        reader.shutdown(wait=True)
 
 
 def _given(step: Step, built: Mapping[str, Array]) -> Array:
