@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ import numpy as np
 import safetensors
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
@@ -80,7 +81,7 @@ def build(
 
     reason = ""
     try:
-        with contextlib.nullcontext() if weights else _parameters_on_meta():
+        with contextlib.nullcontext(str) if weights else _parameters_on_meta() as sharing:
             module = construct()
     except ModuleError:
         raise
@@ -90,6 +91,8 @@ def build(
         reason = cause(error)
     else:
         reason = "" if weights else _needs_weights(module)
+        if not reason and (name := sharing()):
+            reason = f"something else holds the memory of {shown(name)}"
     if reason:
         module = build(model, arguments, at=at, allow_import=allow_import, weights=True, seed=seed).module
     note = Problem("T2T706", f"{shown(model)} was built with its weights: {reason}", at, severity="note")
@@ -121,7 +124,7 @@ class _NoFills(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _parameters_on_meta() -> Iterator[None]:
+def _parameters_on_meta() -> Iterator[Callable[[], str]]:
     """
     Move each Parameter to the meta device as a module registers it.
 
@@ -129,16 +132,28 @@ def _parameters_on_meta() -> Iterator[None]:
     which, would keep ties between modules too, but not what the constructor holds elsewhere: a list of weights, a
     closure. `param.data = ...` cannot cross from CPU to meta. The hook is torch's own and global, hence the thread's
     id: what other threads build meanwhile is none of our business.
+
+    Gives a function that says, when the module is built, which parameter's memory something else holds too, or "": two
+    Parameters over one tensor, a buffer or an alias of it. On meta they would have come apart.
     """
     builder = threading.get_ident()
+    memory: dict[int, tuple[str, Any]] = {}  # torch types nothing of StorageWeakRef, which holds no memory
+    shared: list[str] = []
 
-    def move(_: nn.Module, __: str, parameter: nn.Parameter) -> None:
+    def move(_: nn.Module, name: str, parameter: nn.Parameter) -> None:
         # Other devices are the constructor's wish, and other classes (lazy, quantised) are refused by the inventory.
         if threading.get_ident() == builder and type(parameter) is nn.Parameter and parameter.device.type == "cpu":
+            held: Any = StorageWeakRef(parameter.untyped_storage())  # type: ignore[no-untyped-call]
+            if held.cdata in memory and not memory[held.cdata][1].expired():
+                shared.append(name)
+            memory[held.cdata] = name, held
             _swap(parameter, _fresh(parameter, torch.empty_like(parameter, device="meta")))
 
+    def sharing() -> str:
+        return next(iter([*shared, *(name for name, held in memory.values() if not held.expired())]), "")
+
     with register_module_parameter_registration_hook(move), _NoFills():
-        yield
+        yield sharing
 
 
 def _swap(parameter: nn.Parameter, fresh: nn.Parameter) -> None:

@@ -830,3 +830,38 @@ print("sympy" in sys.modules)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
 
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+class _OneTensorTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        w = torch.randn(3)
+        self.a = nn.Parameter(w)
+        self.b = nn.Parameter(w)
+
+
+class _AliasOfAParameter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        w = torch.randn(3)
+        self.a = nn.Parameter(w)
+        self.cache = w
+
+
+def test_two_parameters_over_one_tensor_are_refused() -> None:
+    """On meta they would come apart, and each would get its own values."""
+    built = build(f"{__name__}:_OneTensorTwice", {})
+
+    assert built.notes[0].message.endswith("was built with its weights: something else holds the memory of b")
+    with pytest.raises(ModuleError) as error:
+        inventory(built.module)
+    assert [problem.message for problem in error.value.problems] == ["b shares memory with a and is another object"]
+
+
+def test_an_alias_of_a_parameter_stays_one() -> None:
+    built = build(f"{__name__}:_AliasOfAParameter", {})
+    assign(built.module, {"a": torch.tensor([1.0, 2.0, 3.0])})
+
+    assert built.notes[0].message.endswith("was built with its weights: something else holds the memory of a")
+    assert isinstance(built.module.cache, torch.Tensor)
+    assert built.module.cache.tolist() == [1.0, 2.0, 3.0]
