@@ -44,6 +44,8 @@ PIECE = 2**20
 #: The lowest limits of the numpy versions that t2t supports.
 MAX_NUMPY_RANK = 32
 MAX_NUMPY_BYTES = 2**63 - 1
+#: TensorFlow counts a tensor's elements in an int64.
+MAX_ELEMENTS = 2**63 - 1
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -224,8 +226,7 @@ def _checked_entry(key: bytes, value: bytes, bundle: Header) -> Entry:
             raise Corrupt(f"its bytes are in shard {tensor.shard}, but there are {bundle.shards} shards")
         if tensor.offset < 0 or tensor.size < 0:
             raise Corrupt(f"its bytes have the offset {tensor.offset} and the size {tensor.size}")
-        if not tensor.slices:
-            _check_size(tensor)
+        _check_size(tensor)
         return tensor
     except Corrupt as error:
         code = "T2T605" if error.code == "T2T604" else error.code
@@ -234,6 +235,10 @@ def _checked_entry(key: bytes, value: bytes, bundle: Header) -> Entry:
 
 def _check_size(tensor: Entry) -> None:
     elements = math.prod(tensor.shape)
+    if elements > MAX_ELEMENTS:
+        raise Corrupt(f"its shape of {len(tensor.shape)} axes has more than {MAX_ELEMENTS} elements")
+    if tensor.slices:
+        return
     dtype = DTYPES.get(tensor.dtype)
     if dtype is not None and dtype.numpy is not None and tensor.size != elements * dtype.itemsize:
         needed = elements * dtype.itemsize
@@ -295,13 +300,16 @@ def _check_places(entries: dict[bytes, Entry], sizes: list[int], shards: list[st
 
 def _variables(entries: dict[bytes, Entry], big_endian: bool) -> dict[str, TensorRef]:
     """The variables by the names that a mapping uses, sorted."""
-    partitioned = {key for key, tensor in entries.items() if tensor.slices}
-    keys = {
-        key.decode("utf-8", "surrogateescape"): tensor
-        for key, tensor in entries.items()
-        if not (partitioned and key[0] == 0 and part_of(key) in partitioned)
-    }
-    keys.pop(OBJECT_GRAPH, None)
+    parts: dict[bytes, list[bytes]] = {key: [] for key, tensor in entries.items() if tensor.slices}
+    keys: dict[bytes, Entry] = {}
+    for key, tensor in entries.items():
+        whole = part_of(key) if parts and key[0] == 0 else None
+        if whole in parts:
+            parts[whole].append(key + tensor.crc32c.to_bytes(4, "little"))
+        else:
+            keys[key] = tensor
+    keys.pop(OBJECT_GRAPH.encode(), None)
+    names = _names([key.decode("utf-8", "surrogateescape") for key in keys])
     refs = [
         TensorRef(
             name,
@@ -310,10 +318,12 @@ def _variables(entries: dict[bytes, Entry], big_endian: bool) -> dict[str, Tenso
             tensor.shard,
             tensor.offset,
             tensor.size,
-            None if tensor.slices else tensor.crc32c,
+            # A partitioned variable has no bytes of its own. What stands for them tells two checkpoints apart and is no
+            # checksum of anything: nothing may be checked against it.
+            google_crc32c.value(b"".join(parts[key])) if tensor.slices else tensor.crc32c,
             unreadable=_unreadable(tensor, big_endian),
         )
-        for name, tensor in zip(_names(list(keys)), keys.values(), strict=True)
+        for name, (key, tensor) in zip(names, keys.items(), strict=True)
     ]
     return with_slots({ref.name: ref for ref in sorted(refs, key=lambda ref: _natural(ref.name))})
 

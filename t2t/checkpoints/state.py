@@ -44,10 +44,9 @@ def newest(path: str) -> str:
     at = 0
     while at < len(data):
         token = _TOKEN.match(data, at)
-        line = data.count(b"\n", 0, at) + 1 if token is None or token.lastgroup != "space" else 0
         if token is None:
-            raise _not_a_state(path, line)
-        at = token.end()
+            raise _not_a_state(path, data, at)
+        start, at = at, token.end()
         kind, content = token.lastgroup, token[0]
         if kind == "space":
             continue
@@ -56,24 +55,29 @@ def newest(path: str) -> str:
         elif kind == "colon" and key and not colon:
             colon = True
         elif kind == "string" and colon:
-            text = (text or b"") + _unescaped(content[1:-1], path, line)
+            text = (text or b"") + _unescaped(content[1:-1], path, data, start)
             if key == b"model_checkpoint_path":
                 found = text
         elif kind in ("number", "name") and colon and text is None:
             text = b""
         else:
-            raise _not_a_state(path, line)
+            raise _not_a_state(path, data, start)
     if not found:
         message = "the state file is empty" if not data.strip() else "the state file has no model_checkpoint_path"
         raise refusal("T2T610", message, path, "give the checkpoint's prefix instead")
     return os.fsdecode(found)
 
 
-def _not_a_state(path: str, line: int) -> Exception:
-    return refusal("T2T610", "not a checkpoint state file (a text protobuf)", path, line=line)
+def _not_a_state(path: str, data: bytes, at: int) -> Exception:
+    return refusal("T2T610", "not a checkpoint state file (a text protobuf)", path, line=_line(data, at))
 
 
-def _unescaped(text: bytes, path: str, line: int) -> bytes:
+def _line(data: bytes, at: int) -> int:
+    # Only for an error: counting from the start for each token would take the square of the file's size.
+    return data.count(b"\n", 0, at) + 1
+
+
+def _unescaped(text: bytes, path: str, data: bytes, at: int) -> bytes:
     def value(escape: re.Match[bytes]) -> bytes:
         octal, hexadecimal, short, long, letter = escape.groups()
         if octal or hexadecimal:
@@ -83,6 +87,6 @@ def _unescaped(text: bytes, path: str, line: int) -> bytes:
         if letter in _LETTERS:
             return _LETTERS[letter]
         message = f"the escape {shown(escape[0].decode('latin-1'))} is unknown"
-        raise refusal("T2T610", message, path, line=line)
+        raise refusal("T2T610", message, path, line=_line(data, at))
 
     return _ESCAPE.sub(value, text)

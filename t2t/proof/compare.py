@@ -105,8 +105,9 @@ def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparis
     Run `module` on every draw of `recording`, in eval() and inference mode, and compare in float64.
 
     Accuracy is the share of labels that are the argmax of the output's last axis (TensorFlow's layout), in draw 0.
-    Raises ModuleError (T2T707) when forward() fails; MappingError (T2T503) when its result cannot be compared: no such
-    output, another shape, nothing in it, axes or labels that don't fit.
+    Raises ModuleError (T2T707) when forward() or an attribute of its result fails; MappingError (T2T503) when its
+    result cannot be compared: no such output, no plain tensor, another shape, nothing in it, axes or labels that don't
+    fit.
     """
     check_labels(verify, recording)
     at = verify.at
@@ -213,6 +214,10 @@ def _picked(returned: Any, path: str, name: str, at: Location) -> Any:
             there = list(map(str, value)) if isinstance(value, Mapping) else []
             text = f"{shown(name)}: forward() returned {_kind(returned)}, with nothing at '{shown(path)}'"
             _refuse(text, at, did_you_mean(part, there))
+        except (Exception, SystemExit) as error:
+            # An attribute can be a property, which is the user's code.
+            text = f"{shown(name)}: '{shown(path)}' of what forward() returned failed"
+            raise failed("T2T707", text, error, at) from error
     if not isinstance(value, torch.Tensor):
         where = f" at '{shown(path)}'" if path else ""
         hint = "say where the tensor is: verify.torch.outputs with at"
@@ -228,8 +233,13 @@ def _kind(value: Any) -> str:
 
 
 def _numbers(tensor: torch.Tensor, name: str, at: Location) -> Array:
-    if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized or tensor.is_meta:
+    if tensor.is_complex():
         _refuse(f"{shown(name)}: forward() returned a {tensor.dtype} tensor that is not plain real numbers", at)
+    kinds = {"nested": tensor.is_nested, "quantized": tensor.is_quantized, "meta": tensor.is_meta}
+    kind = next((kind for kind, holds in kinds.items() if holds), str(tensor.layout))
+    if kind != "torch.strided":
+        hint = "return a dense one" if kind.startswith("torch.") else ""
+        _refuse(f"{shown(name)}: forward() returned a {kind} tensor, not a plain tensor of real numbers", at, hint)
     with torch.inference_mode():
         numbers: Array = tensor.detach().to("cpu", torch.float64).numpy()
     return np.ascontiguousarray(numbers).reshape(tuple(tensor.shape))

@@ -24,22 +24,29 @@ from t2t.proof.arrays import Array
 #: Inputs of all draws together, in bytes: a shape in a mapping is a number like any other.
 LIMIT = 2**31
 
+#: The lowest limit of the numpy versions that t2t supports.
+MAX_RANK = 32
+
 
 def made(verify: Verify, entry: Input, draw: int) -> Array:
     """
     One input of one draw, as an array in native byte order.
 
     Raises CheckpointError (T2T904) for a file that cannot be read, MappingError (T2T503) for values that the dtype
-    cannot hold, an empty range, and sizes over the limit.
+    cannot hold, an empty range, and shapes and sizes over the limit.
     """
     if entry.path:
         return arrays.read(entry.path, entry.member)
     # `value: true` needs no dtype; without one the mapping says float32.
     is_flag = isinstance(entry.value, bool) and entry.dtype == "float32"
     dtype, shape = np.dtype("bool" if is_flag else entry.dtype), entry.shape or ()
-    size = math.prod(shape) * dtype.itemsize * verify.draws
+    if len(shape) > MAX_RANK:
+        _refuse(f"{shown(entry.name)} has {len(shape)} axes, numpy arrays have at most {MAX_RANK}", verify.at)
+    # numpy counts an array's elements without its empty axes, and fails where that number is too large.
+    size = math.prod(axis for axis in shape if axis) * dtype.itemsize * verify.draws
     if size > LIMIT:
-        text = f"{shown(entry.name)} would take {size} bytes in {verify.draws} draws, the limit is {LIMIT}"
+        counted = ", its empty axes not counted" if 0 in shape else ""
+        text = f"{shown(entry.name)} would take {size} bytes in {verify.draws} draws{counted}, the limit is {LIMIT}"
         _refuse(text, verify.at, "a smaller shape or fewer draws prove as much")
     if entry.value is not None:
         return np.full(shape, _exact([entry.value], dtype, entry, verify.at)[0])

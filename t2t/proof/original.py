@@ -6,7 +6,7 @@ The original's run: the child process of `t2t.proof.record`, and the only file t
 It imports nothing of t2t, so that it runs from wherever this file lies without a word about paths. The request is JSON:
 `graph`, `checkpoint` (a prefix), `feed` and `fetch` (name -> tensor), `draws`, and three paths: `inputs` (.npz, members
 `<name's position in feed>_<draw>`), `outputs` (the same for fetch) and `result`. The result is JSON: the versions, or
-the failure's `kind` ("tensorflow", "names", "run"), its message, hint and candidates.
+the failure's `kind` ("tensorflow", "names", "run"), its message, hint and candidates; or the kind "disk" and `errno`.
 
 It ends when its parent does: the parent holds the other end of its standard input.
 """
@@ -45,6 +45,8 @@ def main(request_path: str) -> int:
         code = 0
     except OriginalFailedError as failure:
         report, code = failure.report, 1
+    except OSError as error:
+        report, code = {"kind": "disk", "message": error.strerror or str(error), "errno": error.errno}, 1
     with open(request["result"], "w", encoding="utf-8") as file:
         json.dump(report, file)
     return code

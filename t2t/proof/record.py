@@ -23,7 +23,9 @@ from t2t.mapping import Verify
 from t2t.names import did_you_mean, shown
 from t2t.problems import MappingError, OriginalError, Problem
 from t2t.proof import arrays
+from t2t.proof.arrays import Array
 from t2t.proof.recording import Draw, Recording, check_labels, graph_digest, inputs, labels, parts
+from t2t.writers.atomic import output_error
 
 #: A line or two of what the child printed help, a thousand don't.
 NOISE_LINES = 10
@@ -39,8 +41,9 @@ def record(
     Run the original on the mapping's inputs. `graph` replaces the mapping's .meta file; `timeout` is in seconds.
 
     Raises OriginalError: T2T901 without TensorFlow, T2T902 when it fails or dies, T2T903 when it takes too long;
-    MappingError (T2T503) for tensors that the graph does not have and for inputs and labels that don't fit;
-    CheckpointError (T2T904) for an input's file that cannot be read.
+    MappingError (T2T503) for tensors that the graph does not have, for inputs and labels that don't fit, and for empty
+    outputs; CheckpointError (T2T904) for an input's file that cannot be read; OutputError (T2T802, T2T803) where
+    nothing can be written to the temporary directory.
     """
     graph = graph or verify.reference.path
     if importlib.util.find_spec("tensorflow") is None:
@@ -48,6 +51,36 @@ def record(
     if not os.path.isfile(graph):
         raise OriginalError(Problem("T2T902", f"no graph at {shown(graph)}", verify.at))
     truth, given = labels(verify), [inputs(verify, draw) for draw in range(verify.draws)]
+    try:
+        result, stored = _computed(verify, graph, checkpoint_path, given, timeout)
+    except OSError as error:
+        # tempfile knows no directory where it found none that can be written to.
+        raise output_error(tempfile.tempdir or "TMPDIR", error) from None
+    draws = tuple(
+        Draw(draw, {name: stored[f"{i}_{j}"] for i, name in enumerate(verify.reference.fetch)})
+        for j, draw in enumerate(given)
+    )
+    for j, draw in enumerate(draws):
+        for name, array in draw.outputs.items():
+            if array.size == 0:
+                text = f"{shown(name)}: tensorflow computes {list(array.shape)} in draw {j}"
+                raise MappingError(Problem("T2T503", text, verify.at, "an empty output proves nothing"))
+    made_by = {"t2t": __version__, "tensorflow": result["tensorflow"], "numpy": np.__version__}
+    generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
+    made_from = {**parts(verify, source_digest), "graph": graph_digest(graph)}
+    recording = Recording(made_from, draws, truth, made_by, generated)
+    check_labels(verify, recording)
+    return recording
+
+
+def _computed(
+    verify: Verify, graph: str, checkpoint: str, given: list[dict[str, Array]], timeout: float
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """
+    What the child reports, and its outputs as `<position in fetch>_<draw>`.
+
+    Raises OSError where the temporary directory cannot be made or written to, and what `record` says.
+    """
     feed, fetch = dict(verify.reference.feed), dict(verify.reference.fetch)
     with tempfile.TemporaryDirectory(prefix="t2t-") as directory:
         paths = {name: os.path.join(directory, name) for name in ("inputs.npz", "outputs.npz", "result.json", "noise")}
@@ -55,7 +88,7 @@ def record(
         np.savez(paths["inputs.npz"], **members)  # type: ignore[arg-type]
         request = {
             "graph": os.path.abspath(graph),
-            "checkpoint": os.path.abspath(checkpoint_path),
+            "checkpoint": os.path.abspath(checkpoint),
             "feed": feed,
             "fetch": fetch,
             "draws": verify.draws,
@@ -66,16 +99,7 @@ def record(
         Path(directory, "request.json").write_text(json.dumps(request), encoding="utf-8")
         code = _run(os.path.join(directory, "request.json"), paths["noise"], timeout)
         result = _result(code, paths["result.json"], paths["noise"], verify)
-        stored = arrays.read_all(paths["outputs.npz"])
-    draws = tuple(
-        Draw(draw, {name: stored[f"{i}_{j}"] for i, name in enumerate(fetch)}) for j, draw in enumerate(given)
-    )
-    made_by = {"t2t": __version__, "tensorflow": result["tensorflow"], "numpy": np.__version__}
-    generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
-    made_from = {**parts(verify, source_digest), "graph": graph_digest(graph)}
-    recording = Recording(made_from, draws, truth, made_by, generated)
-    check_labels(verify, recording)
-    return recording
+        return result, arrays.read_all(paths["outputs.npz"])
 
 
 def _run(request: str, noise: str, timeout: float) -> int:
@@ -110,14 +134,17 @@ def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
     if code < 0:
         text = f"tensorflow died with {signal.Signals(-code).name}"
         raise OriginalError(Problem("T2T902", text, details=_last_lines(noise)))
-    if not os.path.isfile(path):
+    try:
+        report: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        # On a full disk the file can be there without its content.
         text = f"tensorflow ended with exit status {code} and no result"
-        raise OriginalError(Problem("T2T902", text, details=_last_lines(noise)))
-    with open(path, encoding="utf-8") as file:
-        report: dict[str, Any] = json.load(file)
+        raise OriginalError(Problem("T2T902", text, details=_last_lines(noise))) from None
     if code == 0:
         return report
     message, kind = _line(report["message"]), report["kind"]
+    if kind == "disk":
+        raise OSError(report["errno"], message)
     if kind == "tensorflow":
         raise OriginalError(Problem("T2T901", message, hint=_INSTALL))
     if kind == "names":

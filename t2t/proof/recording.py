@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from t2t.checkpoints.files import open_regular, reason, refusal
 from t2t.mapping import Verify
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem
@@ -36,6 +37,8 @@ from t2t.writers.atomic import output_error, replacing
 
 FORMAT = 1
 _META = "recording"
+#: What `made_from` says: see `parts` and `graph_digest`.
+_PARTS = {"checkpoint", "inputs", "feed", "fetch", "draws", "labels", "graph"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +215,11 @@ def stored_parts(path: str) -> dict[str, str]:
 
 def graph_digest(path: str) -> str:
     """sha256 (hex) of a graph's file. Raises CheckpointError (T2T602) where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
+    with open(open_regular(path)[0], "rb") as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        text = f"the graph cannot be read: {error.strerror}"
-        raise CheckpointError(Problem("T2T602", text, Location(path))) from None
+        except OSError as error:
+            raise refusal("T2T602", f"the graph cannot be read: {reason(error)}", path) from None
 
 
 def _digest(array: Array) -> str:
@@ -285,6 +287,7 @@ def _meta(path: str, member: Array | None) -> dict[str, Any]:
     draws, given, made_by = meta.get("draws"), meta.get("inputs"), meta.get("made_by")
     is_whole = (
         isinstance(meta.get("made_from"), dict)
+        and meta["made_from"].keys() >= _PARTS
         and _is_texts(list(meta["made_from"].values()))
         and _is_count(draws)
         and isinstance(given, dict)

@@ -298,6 +298,22 @@ def test_parts_of_a_partitioned_variable_are_no_variables(x: Path) -> None:
         assert unread(checkpoint, name) == [f"{INDEX}: T2T606: foo\\x00\\udcffbar: {reason}"]
 
 
+def test_values_of_parts_make_another_checkpoint(tmp_path: Path) -> None:
+    """A partitioned variable's own entry has no checksum: those of its parts decide which weights these are."""
+    whole = message((1, 1), (2, shape_of((2,))), (7, b"\n\0"), (7, b"\n\0"))
+    digests = []
+    for number, values in enumerate([(1, 2), (1, 2), (1, 3), (2, 1)]):
+        tensors = {f"\0foo\0\1{place}": floats(value) for place, value in enumerate(values)}
+        prefix = bundle(tmp_path / str(number), tensors, rows={b"foo": whole})
+        with Bundle(prefix) as checkpoint:
+            assert list(checkpoint.inventory.variables) == ["foo"]
+            assert "T2T606" in unread(checkpoint, "foo")[0]
+            digests.append(checkpoint.inventory.digest)
+
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
 # What it costs.
 
 

@@ -108,12 +108,23 @@ WRONG_ENTRIES = {
     ),
     "a product of axes over 64 bits": (
         message((1, 1), (2, shape_of((2**33, 2**33))), (5, 4)),
-        f"4 bytes are stored, but float32 [{2**33}, {2**33}] needs {2**68}",
+        f"its shape of 2 axes has more than {2**63 - 1} elements",
     ),
     "a product of axes that wraps to 0": (
         message((1, 1), (2, shape_of((BIG, 4)))),
-        f"0 bytes are stored, but float32 [{BIG}, 4] needs {2**66}",
+        f"its shape of 2 axes has more than {2**63 - 1} elements",
     ),
+    "more bytes than 64 bits can count": (
+        message((1, 1), (2, shape_of((2**63 - 1,)))),
+        f"0 bytes are stored, but float32 [{2**63 - 1}] needs {2**65 - 4}",
+    ),
+    **{
+        f"thousands of digits of elements, {name}": (
+            message((1, dtype), (2, shape_of((2**63 - 1,) * 254)), *more),
+            f"its shape of 254 axes has more than {2**63 - 1} elements",
+        )
+        for name, dtype, more in (("variant", 21, ()), ("unknown", 99, ()), ("partitioned", 1, ((7, b"\n\0"),)))
+    },
     "more strings than bytes": (
         message((1, 7), (2, shape_of((BIG,))), (5, 10)),
         f"10 bytes are stored, but string [{BIG}] needs at least {BIG + 4}",

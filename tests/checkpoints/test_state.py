@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,18 @@ def test_any_path_reads_as_google_writes_it(tmp_path: Path, path: str) -> None:
 )
 def test_what_is_no_state_file_is_refused_with_the_line(tmp_path: Path, content: bytes, text: str) -> None:
     assert refused(tmp_path, content) == text
+
+
+def test_a_hundred_thousand_checkpoints_are_read_at_once(tmp_path: Path) -> None:
+    """With a time that grows with the square of the file's size it would take minutes."""
+    lines = b"".join(b'all_model_checkpoint_paths: "model.ckpt-%d"\n' % i for i in range(100_000))
+    started = time.monotonic()
+
+    assert read(tmp_path, b'model_checkpoint_path: "model.ckpt-99999"\n' + lines) == b"model.ckpt-99999"
+    assert refused(tmp_path, lines + b"?") == (
+        "checkpoint:100001: T2T610 not a checkpoint state file (a text protobuf)"
+    )
+    assert time.monotonic() - started < 30
 
 
 def test_a_state_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:

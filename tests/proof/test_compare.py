@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,10 @@ def test_what_cannot_be_compared_is_told(verify_of: VerifyOf) -> None:
     verify, at = verify_of(), "say where the tensor is: verify.torch.outputs with at"
     first = verify_of(torch='{outputs: {y: {at: "0.logit"}}}')
     describe = "describe the layout: verify.torch.outputs with axes"
+    with warnings.catch_warnings(action="ignore"):
+        # torch says of them that they are new.
+        sparse = torch.ones(2, 3).to_sparse_csr()
+        nests = [torch.nested.nested_tensor([torch.ones(3)] * 2, layout=kind) for kind in (torch.strided, torch.jagged)]
 
     assert refusal(verify, lambda x: x.T, made) == f"y: torch computes [3, 2], tensorflow [2, 3]; {describe}"
     turned = verify_of(torch="{outputs: {y: {axes: a b -> b a}}}")
@@ -284,6 +289,23 @@ def test_what_cannot_be_compared_is_told(verify_of: VerifyOf) -> None:
     assert refusal(verify, lambda x: x + 1j, made) == (
         "y: forward() returned a torch.complex64 tensor that is not plain real numbers"
     )
+    unplain = "not a plain tensor of real numbers"
+    dense = "return a dense one"
+    assert refusal(verify, lambda x: x.to_sparse(), made) == (
+        f"y: forward() returned a torch.sparse_coo tensor, {unplain}; {dense}"
+    )
+    assert refusal(verify, lambda x: sparse, made) == (
+        f"y: forward() returned a torch.sparse_csr tensor, {unplain}; {dense}"
+    )
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        assert refusal(verify, lambda x: x.clone().to_mkldnn(), made) == (
+            f"y: forward() returned a torch._mkldnn tensor, {unplain}; {dense}"
+        )
+    for nested in nests:
+        assert refusal(verify, lambda x, nested=nested: nested, made) == (
+            f"y: forward() returned a nested tensor, {unplain}"
+        )
+    assert refusal(verify, lambda x: x.to("meta"), made) == f"y: forward() returned a meta tensor, {unplain}"
     bad_axes = verify_of(torch="{axes: {x: a b c -> c b a}}")
     assert refusal(bad_axes, lambda x: x, made) == (
         "x: axes 'a b c -> c b a' are for rank 3, the variable has rank 2: [2, 3]; "
@@ -309,6 +331,22 @@ def test_a_forward_that_raises_names_the_users_line(verify_of: VerifyOf, tmp_pat
     assert problem.hint == "inputs come in TensorFlow's layout: see arguments and axes of verify.torch"
     assert problem.message == (
         f"forward() of Returns failed: {path}:5: RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, TypeError, SystemExit])
+def test_an_attribute_that_raises_is_the_modules_fault(verify_of: VerifyOf, error: type[BaseException]) -> None:
+    class Output:
+        @property
+        def logits(self) -> None:
+            raise error("no")
+
+    verify = verify_of(torch="{outputs: {y: {at: logits}}}")
+    with pytest.raises(ModuleError) as caught:
+        compared(verify, lambda x: Output(), recorded(({"x": X}, {"y": X})))
+    line = Output.logits.fget.__code__.co_firstlineno + 2  # type: ignore[attr-defined]
+    assert str(caught.value) == (
+        f"{verify.at}: T2T707 y: 'logits' of what forward() returned failed: {__file__}:{line}: {error.__name__}: no"
     )
 
 

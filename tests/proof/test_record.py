@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from t2t.mapping import Verify
-from t2t.problems import MappingError, OriginalError, Problem, T2TError
+from t2t.problems import MappingError, OriginalError, OutputError, Problem, T2TError
 from t2t.proof import recording
 from t2t.proof.record import record
 
@@ -267,6 +269,76 @@ def test_a_graph_that_is_not_there_is_told_before_anything_runs(
     assert refusal(verify) == Problem("T2T902", f"no graph at {tmp_path}/g.meta", verify.at)
 
 
+@needs_tensorflow
+def test_an_empty_output_is_refused_before_anybody_relies_on_it(verify_of: VerifyOf, graph: Path) -> None:
+    verify = verify_of(
+        inputs="{x: {shape: [0, 3], range: [0, 1]}}",
+        reference=f'{{graph: {graph}/g.meta, feed: {{x: "x:0"}}, fetch: {{y: "y:0"}}}}',
+    )
+    with pytest.raises(MappingError) as error:
+        record(verify, str(graph / "ckpt"), "d0")
+
+    assert str(error.value) == (
+        f"{verify.at}: T2T503 y: tensorflow computes [0, 2] in draw 0; an empty output proves nothing"
+    )
+
+
+# --- a disk that is full ---
+
+
+@pytest.fixture
+def little_space() -> Iterator[None]:
+    """The kernel refuses files over 50 kB, in this process and in its children, as it does without space."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go; nothing may be left there."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+@pytest.mark.usefixtures("little_space")
+def test_inputs_that_do_not_fit_on_the_disk_are_told(
+    verify_of: VerifyOf, poison: Callable[[str], None], scratch: Path
+) -> None:
+    poison("import os; os.abort()")
+    found = refusal(verify_of(inputs="{x: {shape: [100, 784], range: [0, 1]}}"))
+
+    assert str(found) == f"{scratch}: T2T803: no space: File too large; nothing was written"
+    assert list(scratch.iterdir()) == []
+
+
+@needs_tensorflow
+@pytest.mark.usefixtures("little_space")
+def test_outputs_that_do_not_fit_on_the_disk_are_told(verify_of: VerifyOf, graph: Path, scratch: Path) -> None:
+    verify = verify_of(
+        inputs="{x: {shape: [2000, 3], range: [0, 1]}}",
+        reference=f'{{graph: {graph}/g.meta, feed: {{x: "x:0"}}, fetch: {{y: "y:0", z: "y:0", u: "y:0", v: "y:0"}}}}',
+    )
+    with pytest.raises(OutputError) as error:
+        record(verify, str(graph / "ckpt"), "d0")
+
+    assert str(error.value) == f"{scratch}: T2T803: no space: File too large; nothing was written"
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_temporary_directory_that_is_gone_is_told(
+    verify_of: VerifyOf, poison: Callable[[str], None], scratch: Path
+) -> None:
+    poison("import os; os.abort()")
+    scratch.rmdir()
+
+    assert str(refusal(verify_of())) == (
+        f"{scratch}: T2T802: cannot be written: No such file or directory; make its directory first"
+    )
+
+
 # --- how TensorFlow fails ---
 
 
@@ -306,6 +378,10 @@ def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monke
                 "tensorflow ended with exit status 3 and no result",
                 details=tuple(str(i) for i in range(99989, 99999)),
             ),
+        ),
+        (
+            "import json, sys; open(json.load(open(sys.argv[1]))['result'], 'w').close(); sys.exit(1)",
+            Problem("T2T902", "tensorflow ended with exit status 1 and no result"),
         ),
         (
             "import sys; sys.exit(0)",

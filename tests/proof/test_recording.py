@@ -29,6 +29,8 @@ from t2t.proof.recording import Draw, Recording
 
 VerifyOf = Callable[..., Verify]
 
+PARTS = {"checkpoint", "inputs", "feed", "fetch", "draws", "labels", "graph"}
+
 
 def npy(array: Any, **kwargs: Any) -> bytes:
     """The bytes of a .npy file, as numpy writes it."""
@@ -59,7 +61,8 @@ def made_from(verify: Verify, digest: str = "d0") -> Recording:
     )
     generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
     made_by = {"t2t": "0.1.0", "tensorflow": "2.21.0", "numpy": "2.0.0"}
-    return Recording(recording.parts(verify, digest), draws, recording.labels(verify), made_by, generated)
+    made_from = recording.parts(verify, digest) | {"graph": "g0"}
+    return Recording(made_from, draws, recording.labels(verify), made_by, generated)
 
 
 def members_of(path: Path) -> dict[str, Any]:
@@ -180,6 +183,13 @@ def test_values_are_picked_from_and_constants_fill_their_shape(verify_of: Verify
             f"x would take 4000000000000 bytes in 1 draws, the limit is {LIMIT}; "
             "a smaller shape or fewer draws prove as much",
         ),
+        (
+            "{shape: [0, 9999999999999999, 9999999999999999], range: [0, 1]}",
+            f"x would take {4 * 9999999999999999**2} bytes in 1 draws, its empty axes not counted, the limit is "
+            f"{LIMIT}; a smaller shape or fewer draws prove as much",
+        ),
+        (f"{{shape: {[1] * 70}, range: [0, 1]}}", "x has 70 axes, numpy arrays have at most 32"),
+        (f"{{shape: {[1] * 33}, value: 1}}", "x has 33 axes, numpy arrays have at most 32"),
     ],
 )
 def test_an_impossible_input_is_refused(verify_of: VerifyOf, tmp_path: Path, spec: str, text: str) -> None:
@@ -187,6 +197,12 @@ def test_an_impossible_input_is_refused(verify_of: VerifyOf, tmp_path: Path, spe
         recording.inputs(verify_of(inputs=f"{{x: {spec}}}"), 0)
 
     assert message(error) == f"{tmp_path}/m.yaml:5:1: T2T503 {text}"
+
+
+def test_as_many_axes_as_numpy_has_are_drawn(verify_of: VerifyOf) -> None:
+    verify = verify_of(inputs=f"{{x: {{shape: {[1] * 31 + [0]}, range: [0, 1]}}}}")
+
+    assert recording.inputs(verify, 0)["x"].shape == (1,) * 31 + (0,)
 
 
 # --- arrays in files ---
@@ -329,6 +345,20 @@ def test_another_graph_makes_a_recording_stale_and_a_missing_one_does_not(verify
         verify.at,
         "again",
     )
+
+
+@pytest.mark.parametrize("name", ["fifo", "/dev/zero", "directory"])
+def test_a_graph_that_is_no_file_is_refused_without_waiting(verify_of: VerifyOf, tmp_path: Path, name: str) -> None:
+    """Whoever reads a FIFO waits for ever, and /dev/zero never ends."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    verify, graph = verify_of(), str(tmp_path / name)
+    recording.save(verify.recording, made_from(verify))
+
+    with pytest.raises(CheckpointError) as error:
+        recording.find(verify.recording, verify, "d0", graph, "again")
+
+    assert message(error) == f"{graph}: T2T602: not a regular file"
 
 
 def test_the_key_changes_with_everything_that_decides_the_outputs(verify_of: VerifyOf, tmp_path: Path) -> None:
@@ -483,6 +513,11 @@ def test_a_stored_input_that_was_changed_is_refused(whole: Verify) -> None:
     [
         ({"t2t_recording": 2}, "{p} is not a recording of version 1: it says 2"),
         ({"made_from": 5}, "{p} is a recording whose description is not whole"),
+        ({"made_from": {}}, "{p} is a recording whose description is not whole"),
+        *(
+            ({"made_from": dict.fromkeys(PARTS - {part}, "")}, "{p} is a recording whose description is not whole")
+            for part in sorted(PARTS)
+        ),
         ({"draws": 0}, "{p} is a recording whose description is not whole"),
         ({"draws": True}, "{p} is a recording whose description is not whole"),
         ({"draws": 10**9}, "{p} is a recording whose description is not whole"),
@@ -506,6 +541,9 @@ def test_a_description_that_does_not_hold_is_refused(whole: Verify, changes: dic
         recording.load(whole.recording, whole)
 
     assert message(error) == f"{path}: T2T904: {text.format(p=path, m=whole.at.path)}"
+    if "made_from" in changes:
+        with pytest.raises(CheckpointError, match="description is not whole"):
+            recording.stored_parts(whole.recording)
 
 
 @pytest.mark.parametrize(
@@ -671,7 +709,7 @@ from t2t.problems import Location, OutputError
 from t2t.proof import recording
 import numpy as np
 draw = recording.Draw({{}}, {{"y": np.random.default_rng(0).random(9999)}})
-made = recording.Recording({{}}, (draw,), None, {{}})
+made = recording.Recording(dict.fromkeys({sorted(PARTS)!r}, ""), (draw,), None, {{}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     recording.save({str(path)!r}, made)
