@@ -191,11 +191,11 @@ def an_input_error_in_the_middle(folder: Path) -> None:
 
 
 def not_enough_memory(folder: Path) -> None:
-    """The largest variable has 64 MiB, and 100 MiB are allowed: reading it works, transposing it doesn't."""
+    """The largest variable has 64 MiB, and 48 MiB are allowed: there is no room to read it into."""
     project = small(folder, (4096, 4096))
     before = project.listing()
 
-    done = server().run("small.yaml", cwd=folder, limits={"as": 100 * 2**20})
+    done = server().run("small.yaml", cwd=folder, limits={"as": 48 * 2**20})
 
     refused(done, 3, "t2t: out of memory; nothing was written", project, before)
     assert server().run("small.yaml", cwd=folder).code == 0
