@@ -12,12 +12,13 @@ write anything, and neither broadcasts, casts or leaves a tensor on the meta dev
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import safetensors
@@ -81,7 +82,7 @@ def build(
 
     reason = ""
     try:
-        with contextlib.nullcontext(str) if weights else _parameters_on_meta() as sharing:
+        with contextlib.nullcontext(str) if weights else _parameters_on_meta() as doubt:
             module = construct()
     except ModuleError:
         raise
@@ -90,9 +91,7 @@ def build(
             raise failed("T2T703", f"{shown(model)} cannot be built", error, at) from error
         reason = cause(error)
     else:
-        reason = "" if weights else _needs_weights(module)
-        if not reason and (name := sharing()):
-            reason = f"something else holds the memory of {shown(name)}"
+        reason = "" if weights else _needs_weights(module) or doubt()
     if reason:
         module = build(model, arguments, at=at, allow_import=allow_import, weights=True, seed=seed).module
     note = Problem("T2T706", f"{shown(model)} was built with its weights: {reason}", at, severity="note")
@@ -109,8 +108,14 @@ _FILLS = frozenset(
 )
 
 
-class _NoFills(TorchFunctionMode):
-    """Leaves out what would fill a tensor that has no values."""
+class _WithoutValues(TorchFunctionMode):
+    """
+    Leaves out what would fill a tensor that has no values; `needed` says what else asks for values, or "".
+
+    The constructor may catch the error, or there is none: functional.linear(real, meta) is real, and not initialised.
+    """
+
+    needed = ""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -120,7 +125,18 @@ class _NoFills(TorchFunctionMode):
             tensor = args[0] if args else kwargs["tensor"]  # nn.init passes everything by name
             if tensor.is_meta:
                 return tensor
-        return func(*args, **kwargs)
+        on_meta = {tensor.is_meta for tensor in _tensors_in(args, kwargs)}
+        if True not in on_meta:
+            return func(*args, **kwargs)
+        try:
+            result = func(*args, **kwargs)
+        except Exception as error:
+            self.needed = self.needed or f"its constructor catches {cause(error)}"
+            raise
+        written = _tensors_in(args[:1] if result is None else result)  # x[0] = y returns None
+        if func is torch.Tensor.data_ptr or (False in on_meta and not all(tensor.is_meta for tensor in written)):
+            self.needed = self.needed or "its constructor computes with the content of a parameter"
+        return result
 
 
 @contextlib.contextmanager
@@ -133,12 +149,13 @@ def _parameters_on_meta() -> Iterator[Callable[[], str]]:
     closure. `param.data = ...` cannot cross from CPU to meta. The hook is torch's own and global, hence the thread's
     id: what other threads build meanwhile is none of our business.
 
-    Gives a function that says, when the module is built, which parameter's memory something else holds too, or "": two
-    Parameters over one tensor, a buffer or an alias of it. On meta they would have come apart.
+    Gives a function that says, when the module is built, what its constructor did that only values allow, or "". It may
+    hold a parameter's memory elsewhere (two Parameters, a buffer or an alias over one tensor), which meta takes apart.
     """
     builder = threading.get_ident()
     memory: dict[int, tuple[str, Any]] = {}  # torch types nothing of StorageWeakRef, which holds no memory
     shared: list[str] = []
+    mode = _WithoutValues()
 
     def move(_: nn.Module, name: str, parameter: nn.Parameter) -> None:
         # Other devices are the constructor's wish, and other classes (lazy, quantised) are refused by the inventory.
@@ -149,11 +166,13 @@ def _parameters_on_meta() -> Iterator[Callable[[], str]]:
             memory[held.cdata] = name, held
             _swap(parameter, _fresh(parameter, torch.empty_like(parameter, device="meta")))
 
-    def sharing() -> str:
-        return next(iter([*shared, *(name for name, held in memory.values() if not held.expired())]), "")
+    def doubt() -> str:
+        for name in [*shared, *(name for name, held in memory.values() if not held.expired())]:
+            return f"something else holds the memory of {shown(name)}"
+        return mode.needed
 
-    with register_module_parameter_registration_hook(move), _NoFills():
-        yield sharing
+    with register_module_parameter_registration_hook(move), mode:
+        yield doubt
 
 
 def _swap(parameter: nn.Parameter, fresh: nn.Parameter) -> None:
@@ -184,17 +203,28 @@ def _needs_weights(module: nn.Module) -> str:
 
 
 def _left_on_meta(module: nn.Module) -> Iterator[str]:
-    """Names of buffers and plain attributes (or what lists and dicts in them hold) on meta, parameters not counted."""
+    """Names of buffers and plain attributes that are or hold a tensor on meta, the module's parameters not counted."""
     parameters = {id(parameter) for parameter in module.parameters()}
     for prefix, part in module.named_modules():
-        held: list[tuple[str, object]] = [*part.named_buffers(recurse=False)]
-        for name, value in vars(part).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                inside = [*value.values()] if isinstance(value, dict) else value
-                held += [(name, item) for item in (inside if isinstance(inside, list | tuple) else [inside])]
-        for name, item in held:
-            if isinstance(item, torch.Tensor) and item.is_meta and id(item) not in parameters:
+        for name, value in {**part._buffers, **vars(part)}.items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if any(tensor.is_meta and id(tensor) not in parameters for tensor in _tensors_in(value)):
                 yield f"{prefix}.{name}" if prefix else name
+
+
+def _tensors_in(*values: object) -> Iterator[torch.Tensor]:
+    """The tensors among these and inside them, at any depth, cycles or not. No code of theirs runs."""
+    waiting, seen = [*values], set[int]()
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)  # isinstance would ask for value.__class__, which may be a property
+        if issubclass(kind, torch.Tensor):
+            yield cast(torch.Tensor, value)
+        # A module in a plain list, too: its parameters are in no state_dict.
+        elif issubclass(kind, dict | list | tuple | set | frozenset | nn.Module) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += gc.get_referents(value)
 
 
 def inventory(module: nn.Module, at: Location | None = None) -> ModuleInventory:
@@ -383,12 +413,14 @@ def to_torch(array: np.ndarray, dtype: str) -> torch.Tensor:
 
 
 def check_device(device: str) -> None:
-    """Raises UsageError (T2T001) where torch has no such device."""
+    """Raises UsageError (T2T001) where torch has no such device, and for meta."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        tensor = torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
         text = str(error).strip().splitlines()[0]
         raise UsageError(Problem("T2T001", f"device {shown(device)} cannot be used: {shown(text)}")) from None
+    if tensor.is_meta:
+        raise UsageError(Problem("T2T001", f"device {shown(device)} holds no values"))
 
 
 def values(module: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:

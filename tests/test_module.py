@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import nn
 
-from t2t.module import assign, build, copy_into, inventory, to_torch
-from t2t.problems import Location, ModuleError
+from t2t.module import assign, build, check_device, copy_into, inventory, to_torch
+from t2t.problems import Location, ModuleError, UsageError
 from t2t.tensors import DTYPES, ParameterRef
 from t2t.usercode import resolve
 
@@ -243,6 +243,16 @@ def test_parameters_are_built_on_meta_and_buffers_for_real(net: Callable[[str], 
          "inner.parametrizations.weight is a ParametrizationList"),
         ("self.inner = nn.utils.parametrizations.orthogonal(nn.Linear(2, 3))", None,
          "inner.parametrizations.weight is a ParametrizationList"),
+        ("self.weight = nn.Parameter(torch.ones(2))\nself.state = [(n, p.clone()) for n, p in self.named_parameters()]",
+         None, "state is computed from a parameter"),
+        ("self.weight = nn.Parameter(torch.ones(2))\nself.state = {'k': [{self.weight * 2}]}", None,
+         "state is computed from a parameter"),
+        ("self.weight = nn.Parameter(torch.ones(2))\nself.state = [self.weight[0]]\nself.state.append(self.state)",
+         None, "state is computed from a parameter"),
+        ("self.weight = nn.Parameter(torch.ones(2))\nself.hidden = [nn.Linear(2, 2)]", None,
+         "hidden is computed from a parameter"),
+        ("w = torch.ones(2)\nself.weight = nn.Parameter(w[:1])\nself.other = nn.Parameter(w[1:])", None,
+         "something else holds the memory of other"),
     ],
 )  # fmt: skip
 def test_a_constructor_that_needs_values_gets_them(
@@ -260,6 +270,70 @@ def test_a_constructor_that_needs_values_gets_them(
         (f"m.yaml:2: T2T706 model_under_test:Net was built with its weights: {place}{cause}", "note")
     ]
     assert all(torch.equal(value, given[name]) for name, value in values_of(built.module).items())
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "cause"),
+    [
+        ("float(w.sum())", 2.0, "catches RuntimeError: Tensor.item() cannot be called on meta tensors"),
+        ("int(w[0])", 1, "catches RuntimeError: Tensor.item() cannot be called on meta tensors"),
+        ("bool((w > 0).all())", True, "catches RuntimeError: Tensor.item() cannot be called on meta tensors"),
+        ("w.tolist()", [1.0, 1.0], "catches NotImplementedError: Cannot copy out of meta tensor; no data!"),
+        ("w.detach().numpy().tolist()", [1.0, 1.0], "catches TypeError: can't convert meta device type tensor to "
+         "numpy. Use Tensor.cpu() to copy the tensor to host memory first."),
+        ("nn.functional.linear(torch.ones(2), w[None]).tolist()", [2.0], "computes with the content of a parameter"),
+        ("torch.zeros(()).fill_(w[0].detach()).item()", 1.0, "computes with the content of a parameter"),
+        ("w.data_ptr() == nn.Parameter(torch.ones(2)).data_ptr()", False, "computes with the content of a parameter"),
+    ],
+)  # fmt: skip
+def test_a_value_that_the_constructor_reads_is_the_real_one(
+    net: Callable[[str], str], expression: str, value: object, cause: str
+) -> None:
+    """It catches the error that meta raises, or there is none and meta gives another value."""
+    model = net(f"""
+        self.weight = w = nn.Parameter(torch.ones(2))
+        try: self.found = {expression}
+        except Exception: self.found = None
+        """)
+    built = build(model, {})
+
+    assert built.module.found == value
+    assert [note.message for note in built.notes] == [
+        f"model_under_test:Net was built with its weights: its constructor {cause}"
+    ]
+
+
+def test_what_a_constructor_writes_into_its_parameters_needs_no_values(net: Callable[[str], str]) -> None:
+    built = build(
+        net("""
+        self.weight = nn.Parameter(torch.ones(2, 2))
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(2)).mul_(torch.ones(2))
+            self.weight[0] = torch.ones(2)
+        self.shape, self.like = self.weight.shape, torch.zeros_like(self.weight, device="cpu")
+        try: torch.ones(2).view(3)
+        except RuntimeError: self.caught = True
+        """),
+        {},
+    )
+
+    assert (built.on_meta, built.notes) == (True, ())
+    assert built.module.caught
+
+
+def test_looking_for_tensors_runs_no_code_of_the_module(net: Callable[[str], str]) -> None:
+    built = build(
+        net("""
+        class Hostile(dict):
+            def fail(self, *_): raise AssertionError("run")
+            __iter__ = __eq__ = values = items = keys = __len__ = __class__ = property(fail)
+        self.weight = nn.Parameter(torch.ones(2))
+        self.held = [Hostile(a=1)]
+        """),
+        {},
+    )
+
+    assert (built.on_meta, built.notes) == (True, ())
 
 
 def test_a_build_with_weights_is_asked_for_without_a_note(net: Callable[[str], str]) -> None:
@@ -848,6 +922,23 @@ class _AliasOfAParameter(nn.Module):
         self.cache = w
 
 
+class _BufferOverAParameter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        w = torch.randn(3)
+        self.a = nn.Parameter(w)
+        self.register_buffer("b", w)
+
+
+def test_a_buffer_over_a_parameter_is_refused() -> None:
+    built = build(f"{__name__}:_BufferOverAParameter", {})
+
+    assert built.notes[0].message.endswith("was built with its weights: something else holds the memory of a")
+    assert told(lambda: inventory(built.module)) == (
+        "T2T704 b shares memory with a and is another object; tie them by assigning the Parameter itself"
+    )
+
+
 def test_two_parameters_over_one_tensor_are_refused() -> None:
     """On meta they would come apart, and each would get its own values."""
     built = build(f"{__name__}:_OneTensorTwice", {})
@@ -865,3 +956,25 @@ def test_an_alias_of_a_parameter_stays_one() -> None:
     assert built.notes[0].message.endswith("was built with its weights: something else holds the memory of a")
     assert isinstance(built.module.cache, torch.Tensor)
     assert built.module.cache.tolist() == [1.0, 2.0, 3.0]
+
+
+# Devices.
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("hpu", "device hpu cannot be used: No module named 'torch.hpu'"),
+        ("privateuseone", "device privateuseone cannot be used: No module named 'torch.privateuseone'"),
+        ("meta", "device meta holds no values"),
+        ("meta:0", "device meta:0 holds no values"),
+    ],
+)
+def test_a_device_that_cannot_hold_values_is_refused(device: str, text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_device(device)
+    assert str(error.value) == f"T2T001 {text}"
+
+
+def test_the_cpu_is_a_device() -> None:
+    check_device("cpu")
