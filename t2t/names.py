@@ -18,6 +18,8 @@ OUTPUT_SUFFIX = ":0"
 #: What TF2's object graph adds to each variable's name, and no name in a mapping has.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
+_DIGITS = re.compile("([0-9]+)")
+
 #: A name longer than this is cut in messages.
 SHOWN_LENGTH = 120
 
@@ -41,6 +43,15 @@ def did_you_mean(name: str, candidates: Iterable[str], count: int = 3) -> str:
 def proposing(close: Sequence[str]) -> str:
     """The same hint from the near names themselves."""
     return f"did you mean {', '.join(shown(candidate) for candidate in close)}" if close else ""
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key to sort names by: digits count as the number that they are, however many there are."""
+    parts: list[str | tuple[int, str]] = list(_DIGITS.split(name))
+    for i in range(1, len(parts), 2):
+        digits = str(parts[i]).lstrip("0")
+        parts[i] = len(digits), digits
+    return parts, name
 
 
 def matches(pattern: str, name: str, separator: str = "/") -> bool:

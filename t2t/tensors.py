@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -88,10 +88,14 @@ class TensorRef:
     """
     One variable as a checkpoint's index describes it; no value of it has been read.
 
-    `shard`, `offset` (bytes) and `nbytes` say where its stored bytes lie; (shard, offset) is the order to read in.
-    `crc32c` is the checksum (unmasked) of those bytes, None where the format has none.
+    `key` is what the file itself calls it; `full_name` what it was called in its model, None where no file says so.
+    `shard` and `offset` (bytes) say where it lies: (shard, offset) is the order to read in. `nbytes` are the bytes of
+    its values, of strings the stored bytes. `crc32c` is the checksum (unmasked) of the stored bytes, None where the
+    format has none. For a partitioned variable it is one over its parts' places and checksums: it tells two variables
+    apart, and nothing can be checked against it.
     `slot_of` names the variable whose optimizer slot this is, "" marks a counter of the optimizer or the training loop
-    (`beta1_power`), None is neither. `unreadable` says why the values cannot be had, "" where they can.
+    (`beta1_power`), None is neither. `average_of` names the variable whose moving average over the training this is.
+    `unreadable` says why the values cannot be had, "" where they can.
     """
 
     name: str
@@ -103,6 +107,9 @@ class TensorRef:
     crc32c: int | None = None
     slot_of: str | None = None
     unreadable: str = ""
+    key: str = ""
+    full_name: str | None = None
+    average_of: str | None = None
 
     @property
     def elements(self) -> int:
@@ -114,20 +121,38 @@ class TensorRef:
 class CheckpointInventory:
     """
     What a checkpoint holds. `trainable` names the variables that the original trains, None where no file says so.
+
+    `shared_names` are full names that belong to several variables of different values, and those variables' names.
+    `checksum` computes the crc32c of a variable whose format stores none; it reads the values.
     """
 
     variables: Mapping[str, TensorRef]
     trainable: frozenset[str] | None = None
+    shared_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    checksum: Callable[[TensorRef], int] | None = None
 
     @cached_property
     def digest(self) -> str:
         """
         sha256 (hex) over name, dtype, shape and crc32c of every variable, sorted by name: which weights these are.
 
-        It is known without reading them, and it does not depend on how they are spread over files.
+        It does not depend on how they are spread over files. It is known without reading them where the format stores
+        checksums (`is_cheap`).
         """
-        lines = (f"{v.name}\0{v.dtype}\0{list(v.shape)}\0{v.crc32c}\n" for _, v in sorted(self.variables.items()))
+        lines = (
+            f"{name}\0{v.dtype}\0{list(v.shape)}\0{self._crc32c(v)}\n" for name, v in sorted(self.variables.items())
+        )
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether the digest is known without reading values."""
+        return self.checksum is None
+
+    def _crc32c(self, ref: TensorRef) -> int | None:
+        if ref.crc32c is not None or ref.unreadable or self.checksum is None:
+            return ref.crc32c
+        return self.checksum(ref)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,60 +19,46 @@ import os
 import re
 import stat
 from collections import Counter
-from types import TracebackType
-from typing import Self
 
 import google_crc32c
 import numpy as np
 
 from t2t.checkpoints import meta, table
 from t2t.checkpoints.entries import Entry, Header, entry, header, part_of
-from t2t.checkpoints.files import Identity, described, identity, names_in, open_regular, read_all, reason, refusal
+from t2t.checkpoints.files import File, Identity, described, identity, names_in, read_all, reason, refusal
 from t2t.checkpoints.protobuf import Corrupt
+from t2t.checkpoints.reader import MAX_NUMPY_BYTES, MAX_NUMPY_RANK, Array, Bytes, Reader, changed, check_bools
 from t2t.checkpoints.slots import with_slots
-from t2t.names import OUTPUT_SUFFIX, shown
+from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, natural, shown
 from t2t.problems import CheckpointError, Location, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
-
-Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 MAX_INDEX = 256 * 2**20
 #: More data files are never open at once: a checkpoint may have more than a process may open.
 MAX_OPEN = 32
 #: Bytes are checked in pieces of this size, while they are still in the processor's cache.
 PIECE = 2**20
-#: The lowest limits of the numpy versions that t2t supports.
-MAX_NUMPY_RANK = 32
-MAX_NUMPY_BYTES = 2**63 - 1
 #: TensorFlow counts a tensor's elements in an int64.
 MAX_ELEMENTS = 2**63 - 1
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 _SHARD_COUNT = re.compile(r"-of-([0-9]{5,})\Z")
-_DIGITS = re.compile("([0-9]+)")
 
 
-class Bundle:
-    """
-    An open checkpoint; see `t2t.checkpoints.Checkpoint` for what its members promise.
-
-    Not for several threads at once.
-    """
+class Bundle(Reader):
+    """An open V2 checkpoint."""
 
     def __init__(self, path: str, notes: tuple[Problem, ...] = (), checksums: bool = True) -> None:
-        self.path = path
         self._checksums = checksums
         self._index = f"{path}.index"
-        self._fds: dict[int, int] = {}
+        self._open: dict[int, File] = {}
         self._maps: dict[int, mmap.mmap] = {}
-        self._closed = False
 
         data, found = read_all(self._index, MAX_INDEX)
         bundle, entries = _decoded(data, self._index)
         self._shards = [f"{path}.data-{shard:05}-of-{bundle.shards:05}" for shard in range(bundle.shards)]
-        self._identities = {self._index: identity(found), **_stat_all(self._shards)}
+        super().__init__(path, {self._index: identity(found), **_stat_all(self._shards)})
         sizes = [self._identities[shard][2] for shard in self._shards]
         _check_places(entries, sizes, self._shards, self._index)
 
@@ -81,126 +67,87 @@ class Bundle:
         self.files = (self._index, *self._shards, *((graph,) if os.path.lexists(graph) else ()))
         self.notes = (*notes, *_slow_checksums(self._index, checksums), *_other_saves(path, bundle.shards))
 
-    def read(self, ref: TensorRef, out: Bytes | None = None) -> np.ndarray:
-        """The variable's values, over the beginning of `out` or over memory of their own."""
-        dtype = self._readable(ref)
-        if out is not None and (out.dtype != np.uint8 or out.ndim != 1 or out.size < ref.nbytes):
-            raise ValueError(f"out has {out.size} elements of {out.dtype}, but {ref.nbytes} bytes are needed")
-        if out is None:
-            try:
-                out = np.empty(ref.nbytes, np.uint8)
-            except MemoryError as error:
-                message = f"{shown(ref.name)}: no memory for its {ref.nbytes} bytes"
-                raise refusal("T2T611", message, self._shards[ref.shard]) from error
-        out = out[: ref.nbytes]
-        crc = self._fill(ref, out)
-        self._check(ref, out, crc)
-        return out.view(dtype).reshape(ref.shape)
-
-    def view(self, ref: TensorRef) -> np.ndarray:
+    def view(self, ref: TensorRef) -> Array:
         """The variable's values, read-only, over the mapped file where they are aligned, else over a copy."""
-        dtype = self._readable(ref)
-        if ref.nbytes == 0 or ref.offset % dtype.alignment:
-            array = self.read(ref)
-            array.flags.writeable = False
-            return array
+        if self._closed:
+            raise ValueError("the checkpoint is closed")
+        dtype = None if ref.unreadable else DTYPES[ref.dtype].numpy
+        if dtype is None or ref.nbytes == 0 or ref.offset % dtype.alignment:
+            return super().view(ref)
         stored = np.frombuffer(self._map(ref.shard), np.uint8, ref.nbytes, ref.offset)
-        self._check(ref, stored, google_crc32c.extend(0, stored) if self._checksums else ref.crc32c)
+        self._check(ref, google_crc32c.extend(0, stored) if self._checksums else ref.crc32c)
+        check_bools(ref, stored, self.place(ref))
         return stored.view(dtype).reshape(ref.shape)
-
-    def check_unchanged(self) -> None:
-        """Raises CheckpointError T2T609 if a file that was opened is another one by now, or has been written to."""
-        for path, before in self._identities.items():
-            try:
-                same = identity(os.stat(path)) == before
-            except OSError as error:
-                raise refusal("T2T609", f"the file changed while it was read: {reason(error)}", path) from error
-            if not same:
-                raise _changed(path)
 
     def close(self) -> None:
         """Closes every file. Views stay valid."""
-        self._closed = True
+        super().close()
         self._maps.clear()  # a view keeps its map alive
-        while self._fds:
-            os.close(self._fds.popitem()[1])
+        while self._open:
+            self._open.popitem()[1].close()
 
-    def __enter__(self) -> Self:
-        return self
+    def place(self, ref: TensorRef) -> str:
+        """The data file that a message about this variable's bytes names."""
+        return self._index if ref.unreadable else self._shards[ref.shard]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _fill(self, ref: TensorRef, out: Bytes) -> None:
+        crc = self._load(ref.name, ref.shard, ref.offset, out)
+        self._check(ref, crc if self._checksums else ref.crc32c)
 
-    def _readable(self, ref: TensorRef) -> np.dtype[np.generic]:
-        dtype = DTYPES[ref.dtype].numpy if ref.dtype in DTYPES else None
-        if ref.unreadable or dtype is None:
-            raise refusal("T2T606", f"{shown(ref.name)}: {ref.unreadable}", self._index)
-        return dtype
-
-    def _fill(self, ref: TensorRef, out: Bytes) -> int | None:
-        """Reads the stored bytes into `out`; their crc32c, or the stored one if it is not to be checked."""
-        if ref.nbytes == 0:
-            return 0 if self._checksums else ref.crc32c
-        fd = self._fd(ref.shard)
-        crc = 0
-        at = 0
-        while at < ref.nbytes:
+    def _load(self, name: str, shard: int, offset: int, out: Bytes) -> int:
+        """Fills `out` with the stored bytes from `offset` on; their crc32c, 0 where it is not wanted."""
+        file = self._file(shard) if out.size else None
+        crc = at = 0
+        while file and at < out.size:
             piece = out[at : at + PIECE]
             try:
-                count = os.preadv(fd, [piece.data], ref.offset + at)
+                count = file.read_into(piece, offset + at)
             except OSError as error:
-                message = f"{shown(ref.name)}: cannot be read: {reason(error)}"
-                raise refusal("T2T602", message, self._shards[ref.shard]) from error
+                raise refusal("T2T602", f"{shown(name)}: cannot be read: {reason(error)}", file.path) from error
             if count == 0:
-                message = f"{shown(ref.name)}: the file ends at byte {ref.offset + at}, but had more when it was opened"
-                raise refusal("T2T607", message, self._shards[ref.shard])
+                message = f"{shown(name)}: the file ends at byte {offset + at}, but had more when it was opened"
+                raise refusal("T2T607", message, file.path)
             if self._checksums:
                 crc = google_crc32c.extend(crc, piece[:count])
             at += count
-        return crc if self._checksums else ref.crc32c
+        return crc
 
-    def _check(self, ref: TensorRef, stored: Bytes, crc: int | None) -> None:
+    def _check(self, ref: TensorRef, crc: int | None) -> None:
         if crc != ref.crc32c:
             message = (
                 f"{shown(ref.name)}: checksum mismatch, shard {ref.shard}, offset {ref.offset} "
                 f"(stored 0x{ref.crc32c:08x}, computed 0x{crc:08x})"
             )
             raise refusal("T2T608", message, self._shards[ref.shard], "the file is damaged: copy it again")
-        if ref.dtype == "bool" and stored.size and (largest := int(stored.max())) > 1:
-            message = f"{shown(ref.name)}: a bool is stored as the byte {largest}, but can only be 0 or 1"
-            raise refusal("T2T606", message, self._shards[ref.shard])
 
-    def _fd(self, shard: int) -> int:
+    def _file(self, shard: int) -> File:
         """The data file, opened when it is first needed; the one that was not used for the longest time makes room."""
         if self._closed:
             raise ValueError("the checkpoint is closed")
-        fd = self._fds.pop(shard, None)
-        if fd is None:
+        file = self._open.pop(shard, None)
+        if file is None:
             path = self._shards[shard]
-            fd, found = open_regular(path)
-            if identity(found) != self._identities[path]:
-                os.close(fd)
-                raise _changed(path)
-            if len(self._fds) >= MAX_OPEN:
-                os.close(self._fds.pop(next(iter(self._fds))))
-        self._fds[shard] = fd
-        return fd
+            file = File(path)
+            if file.identity != self._identities[path]:
+                file.close()
+                raise changed(path)
+            if len(self._open) >= MAX_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+        self._open[shard] = file
+        return file
 
     def _map(self, shard: int) -> mmap.mmap:
-        fd = self._fd(shard)
-        path = self._shards[shard]
-        if identity(os.fstat(fd)) != self._identities[path]:
+        file = self._file(shard)
+        if file.identity_now() != self._identities[file.path]:
             # Reading beyond the end of a file that was shortened would kill the process.
-            raise _changed(path)
+            raise changed(file.path)
         if shard not in self._maps:
             if len(self._maps) >= MAX_OPEN:
                 self._maps.clear()
             try:
-                self._maps[shard] = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+                self._maps[shard] = file.map()
             except OSError as error:
-                raise refusal("T2T602", f"cannot be mapped: {reason(error)}", path) from error
+                raise refusal("T2T602", f"cannot be mapped: {reason(error)}", file.path) from error
         return self._maps[shard]
 
 
@@ -322,10 +269,11 @@ def _variables(entries: dict[bytes, Entry], big_endian: bool) -> dict[str, Tenso
             # checksum of anything: nothing may be checked against it.
             google_crc32c.value(b"".join(parts[key])) if tensor.slices else tensor.crc32c,
             unreadable=_unreadable(tensor, big_endian),
+            key=key.decode("utf-8", "surrogateescape"),
         )
         for name, (key, tensor) in zip(names, keys.items(), strict=True)
     ]
-    return with_slots({ref.name: ref for ref in sorted(refs, key=lambda ref: _natural(ref.name))})
+    return with_slots({ref.name: ref for ref in sorted(refs, key=lambda ref: natural(ref.name))})
 
 
 def _names(keys: list[str]) -> list[str]:
@@ -337,15 +285,6 @@ def _names(keys: list[str]) -> list[str]:
         name if name == key or (count[name] == 1 and name not in taken) else key
         for key, name in zip(keys, short, strict=True)
     ]
-
-
-def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A key to sort by: digits count as the number that they are, however many there are."""
-    parts: list[str | tuple[int, str]] = list(_DIGITS.split(name))
-    for i in range(1, len(parts), 2):
-        digits = str(parts[i]).lstrip("0")
-        parts[i] = len(digits), digits
-    return parts, name
 
 
 def _unreadable(tensor: Entry, big_endian: bool) -> str:
@@ -363,10 +302,6 @@ def _unreadable(tensor: Entry, big_endian: bool) -> str:
     if len(tensor.shape) > MAX_NUMPY_RANK or math.prod(axes) * dtype.itemsize > MAX_NUMPY_BYTES:
         return "its shape is one that numpy arrays cannot have"
     return ""
-
-
-def _changed(path: str) -> CheckpointError:
-    return refusal("T2T609", "the file changed while it was read", path, "wait until the save is complete")
 
 
 def _slow_checksums(path: str, checksums: bool) -> tuple[Problem, ...]:

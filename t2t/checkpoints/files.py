@@ -7,8 +7,12 @@ And telling what a file is that is no TensorFlow checkpoint, from its first byte
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
+from typing import BinaryIO
+
+import numpy as np
 
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, Problem
@@ -61,6 +65,60 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         os.close(fd)
         raise refusal("T2T602", "not a regular file", path)
     return fd, found
+
+
+class File:
+    """
+    One file that is open to be read at any place: `size` in bytes, and its `identity`.
+
+    Raises CheckpointError T2T602 where it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd, found = open_regular(path)
+        self.size = found.st_size
+        self.identity = identity(found)
+
+    def read_into(self, out: np.ndarray[tuple[int], np.dtype[np.uint8]], offset: int) -> int:
+        """Reads up to `out.size` bytes from `offset` on; how many, 0 at the end of the file. Raises OSError."""
+        return os.preadv(self._fd, [out.data], offset)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on; raises CheckpointError T2T602, T2T607 (the file ends before)."""
+        try:
+            data = os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise refusal("T2T602", f"cannot be read: {reason(error)}", self.path) from error
+        if len(data) < size:
+            message = f"bytes {offset} to {offset + size} are needed, but the file ends at {offset + len(data)}"
+            raise refusal("T2T607", message, self.path, "the file is cut off: copy it again")
+        return data
+
+    def identity_now(self) -> Identity:
+        """The same as `identity`, asked again."""
+        return identity(os.fstat(self._fd))
+
+    def map(self) -> mmap.mmap:
+        """The whole file in memory's address space, read-only. Raises OSError."""
+        return mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+
+    def stream(self) -> BinaryIO:
+        """The same file for a library that wants to read and seek for itself; to be closed by whoever asked."""
+        return open(os.dup(self._fd), "rb")
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._fd)
+
+
+def state_of(path: str, code: str = "T2T602") -> Identity:
+    """What tells the file at `path` apart from another one; raises CheckpointError with `code`."""
+    try:
+        return identity(os.stat(path))
+    except OSError as error:
+        message = "the file changed while it was read" if code == "T2T609" else "cannot be opened"
+        raise refusal(code, f"{message}: {reason(error)}", path) from error
 
 
 def read_all(path: str, limit: int) -> tuple[bytes, os.stat_result]:
