@@ -11,14 +11,25 @@ imported where a job needs them: `check`, `explain` and `open_checkpoint` import
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
 from t2t import checkpoints
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
-from t2t.job import Array, Job, Options, checkpoint_path, graph_path, path_option, read_mapping, refuse_unknown, silent
+from t2t.job import (
+    Array,
+    Job,
+    Options,
+    Progress,
+    checkpoint_path,
+    graph_path,
+    path_option,
+    read_mapping,
+    refuse_unknown,
+    silent,
+)
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
 from t2t.names import did_you_mean, shown
@@ -54,12 +65,50 @@ class Explanation:
     ties: tuple[Rule, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """
+    A checkpoint read by t2t and by TensorFlow `version`: how many variables are equal in every byte (`nbytes` in all),
+    why which others were not compared, and a problem (T2T506, T2T614) for each that differs or that TensorFlow died of.
+    """
+
+    version: str
+    equal: int
+    nbytes: int
+    not_compared: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+
 # --- the jobs ---
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> Checkpoint:
     """An open checkpoint: its inventory, and its tensors on demand. Raises CheckpointError."""
     return checkpoints.open(os.fspath(path), checksums=checksums)
+
+
+def cross_check(path: str | os.PathLike[str], *, progress: Progress = silent) -> CrossCheck:
+    """
+    Reads every variable twice, by t2t and by TensorFlow in a process of its own, and compares all bytes.
+
+    Raises CheckpointError, and UsageError for a format that TensorFlow does not read.
+    """
+    from t2t.checkpoints.via_tensorflow import ViaTensorFlow
+
+    equal = nbytes = 0
+    not_compared, problems = {}, []
+    with checkpoints.open(os.fspath(path), reader="tensorflow") as opened:
+        assert isinstance(opened, ViaTensorFlow)
+        for difference in opened.differences():
+            if difference.not_compared is not None:
+                not_compared[difference.ref.name] = difference.not_compared
+            elif difference.problem is not None:
+                problems.append(difference.problem)
+            else:
+                equal += 1
+                nbytes += difference.ref.nbytes
+            progress(difference.ref.nbytes)
+        return CrossCheck(opened.version, equal, nbytes, not_compared, tuple(problems))
 
 
 def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> list[Problem]:

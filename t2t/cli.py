@@ -106,6 +106,11 @@ def _convert(options: argparse.Namespace, screen: console.Console) -> int:
 
 
 def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
+    if options.cross_check:
+        with screen.progress("comparing") as progress:
+            checked = api.cross_check(options.checkpoint, progress=progress)
+        screen.cross_check(checked)
+        return exit_code(checked.problems)
     with api.open_checkpoint(options.checkpoint) as opened:
         screen.inventory(opened)
     return _strict(opened.notes, options)
@@ -165,6 +170,7 @@ def _api_options(options: argparse.Namespace, screen: console.Console) -> dict[s
         "checkpoint": "checkpoint",
         "recording": "recording",
         "checksums": "checksums",
+        "reader": "reader",
         "allow_import": "allow_import",
         "allow_nonfinite": "allow_nonfinite",
         "force": "force",
@@ -205,11 +211,14 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--unproven", action="store_true", help="write the file without a proof; its metadata says so")
     added.add_argument("--force", action="store_true", help="replace a file that t2t did not write")
     _source_flags(added)
+    _reader_flag(added)
     _module_flags(added)
 
     added = command("inspect", "list a checkpoint's variables")
     added.add_argument("checkpoint", metavar="CHECKPOINT", help="a prefix, one of its files, or its directory")
     added.add_argument("--strict", action="store_true", help="warnings count as errors")
+
+    added.add_argument("--cross-check", action="store_true", help="compare every byte with TensorFlow's reader")
 
     added = command("check", "find everything that can be known to be wrong without the weights")
     added.add_argument("mapping", metavar="MAPPING", nargs="*", help="default: every mapping under mappings/")
@@ -230,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     added = command("verify", "compare the torch module with the recording")
     added.add_argument("mapping", metavar="MAPPING")
     _source_flags(added)
+    _reader_flag(added)
     _module_flags(added)
     return parser
 
@@ -240,6 +250,12 @@ def _source_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recording", metavar="FILE", help="instead of the mapping's")
     group.add_argument(
         "--checksums", action=argparse.BooleanOptionalAction, default=True, help="test what is read (the default)"
+    )
+
+
+def _reader_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reader", choices=("t2t", "tensorflow"), default="t2t", help="who reads the values; default: t2t"
     )
 
 

@@ -22,7 +22,7 @@ from t2t.problems import OutputError, Problem, Severity, UsageError
 from t2t.tensors import TensorRef, elements
 
 if TYPE_CHECKING:
-    from t2t.api import Conversion, Explanation
+    from t2t.api import Conversion, CrossCheck, Explanation
     from t2t.checkpoints import Checkpoint
     from t2t.proof.compare import Comparison
     from t2t.proof.recording import Recording
@@ -219,6 +219,27 @@ class Console:
         if trainable is not None:
             self._print(_totals("trainable", [ref for ref in refs if ref.name in trainable]))
         self._print(_totals("all", refs))
+
+    def cross_check(self, checked: CrossCheck) -> None:
+        """What two readers found in one checkpoint."""
+        if self.format == "json":
+            self._json(
+                {
+                    "tensorflow": checked.version,
+                    "equal": checked.equal,
+                    "bytes": checked.nbytes,
+                    "not_compared": dict(checked.not_compared),
+                    "problems": [_as_json(problem) for problem in checked.problems],
+                }
+            )
+            return
+        self._listed(checked.problems, sys.stdout)
+        for name, why in checked.not_compared.items():
+            self._print(f"{shown(name)} was not compared: {why}")
+        told = f"{_count(checked.equal, 'variable')} equal in TensorFlow {checked.version} ({_size(checked.nbytes)})"
+        if checked.problems:
+            told += f", {_count(len(checked.problems), 'problem')}"
+        self._print(f"{told}, {len(checked.not_compared)} not compared")
 
     def _table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.is_terminal:

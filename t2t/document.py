@@ -18,13 +18,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from t2t.names import did_you_mean, shown
 from t2t.problems import Location, Problem, in_file_order
+
+if TYPE_CHECKING:
+    import jsonschema
 
 #: A path into the tree: keys and list indices from the top.
 TreePath = tuple[str | int, ...]
@@ -280,6 +282,8 @@ def _resolved(node: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _validator() -> Any:
     # To JSON schema 7.0 is an integer; to whoever counts with it, it is not.
+    import jsonschema  # a third of the start of commands that read no mapping
+
     types = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int)
     extend: Any = jsonschema.validators.extend
     return extend(jsonschema.Draft7Validator, type_checker=types)(schema())

@@ -44,15 +44,17 @@ class Options(TypedDict, total=False):
     What a caller may ask for beside the mapping itself; each is a flag of the same name on the command line.
 
     `checkpoint` and `recording` replace the mapping's paths, relative to the current directory. `verify=False` lets an
-    unproven result through. `checksums=False` skips them. `allow_import` are the module prefixes that may be imported,
-    all where there are none. `allow_nonfinite` lets NaN and Inf through. `force` replaces a file that t2t did not
-    write. `device` is where the module ends up and is proven; `load_into` leaves its module where it is.
+    unproven result through. `checksums=False` skips them; `reader="tensorflow"` has TensorFlow read the values.
+    `allow_import` are the module prefixes that may be imported, all where there are none. `allow_nonfinite` lets NaN
+    and Inf through. `force` replaces a file that t2t did not write. `device` is where the module ends up and is proven;
+    `load_into` leaves its module where it is.
     """
 
     checkpoint: str | os.PathLike[str] | None
     recording: str | os.PathLike[str] | None
     verify: bool
     checksums: bool
+    reader: Literal["t2t", "tensorflow"]
     allow_import: Sequence[str]
     allow_nonfinite: bool
     force: bool
@@ -90,7 +92,9 @@ class Job:
         opened: Checkpoint | None = None
         try:
             opened = checkpoints.open(
-                checkpoint_path(read, path_option(options, "checkpoint")), checksums=options.get("checksums", True)
+                checkpoint_path(read, path_option(options, "checkpoint")),
+                checksums=options.get("checksums", True),
+                reader=options.get("reader", "t2t"),
             )
         except CheckpointError as error:
             failures.append(error)

@@ -140,7 +140,7 @@ class CheckpointInventory:
         checksums (`is_cheap`).
         """
         lines = (
-            f"{name}\0{v.dtype}\0{list(v.shape)}\0{self._crc32c(v)}\n" for name, v in sorted(self.variables.items())
+            f"{v.name}\0{v.dtype}\0{list(v.shape)}\0{self._crc32c(v)}\n" for _, v in sorted(self.variables.items())
         )
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
 from t2t.checkpoints.bundle import Bundle
 from t2t.checkpoints.locate import locate
-from t2t.problems import Problem
+from t2t.checkpoints.via_tensorflow import ViaTensorFlow
+from t2t.problems import Problem, T2TError
 from t2t.tensors import CheckpointInventory, TensorRef
 
 __all__ = ["READERS", "Checkpoint", "open"]
@@ -70,12 +71,24 @@ class Checkpoint(Protocol):
 READERS: dict[str, Callable[[str, tuple[Problem, ...], bool], Checkpoint]] = {"bundle": Bundle}
 
 
-def open(path: str | os.PathLike[str], checksums: bool = True) -> Checkpoint:  # noqa: A001 - `checkpoints.open` reads well
+def open(  # noqa: A001 - `checkpoints.open` reads well
+    path: str | os.PathLike[str],
+    checksums: bool = True,
+    reader: Literal["t2t", "tensorflow"] = "t2t",
+) -> Checkpoint:
     """
     Opens the checkpoint that `path` means: a prefix, one of its files, a state file or a directory (see `locate`).
 
-    With `checksums=False` the tensors' checksums are not checked; those of the index always are.
-    Raises CheckpointError with all the reasons.
+    With `checksums=False` the tensors' checksums are not checked; those of the index always are. With the reader
+    "tensorflow" its values are read by TensorFlow, in a process of its own (see `ViaTensorFlow`).
+    Raises CheckpointError with all the reasons, UsageError for a format that TensorFlow does not read.
     """
     found = locate(os.fspath(path))
-    return READERS[found.format](found.path, found.notes, checksums)
+    opened = READERS[found.format](found.path, found.notes, checksums)
+    if reader == "t2t":
+        return opened
+    try:
+        return ViaTensorFlow(opened, found.format)
+    except T2TError:
+        opened.close()
+        raise

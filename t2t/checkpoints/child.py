@@ -129,12 +129,19 @@ class Child:
         return refusal("T2T614", f"{self._what} {how}{last}", self.path, "the file is damaged, or that library is")
 
 
-def serve(
-    hello: Mapping[str, Any], answer: Callable[[dict[str, Any]], tuple[dict[str, Any], memoryview | bytes]]
-) -> None:
-    """The child's side: says `hello`, then answers every question with a document and bytes ("nbytes" is added)."""
-    replies = _replies()
+Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], memoryview | bytes]]
+
+
+def serve(start: Callable[[], tuple[Mapping[str, Any], Answer | None]]) -> None:
+    """
+    The child's side. `start` gives the first thing to say and what answers each question: a document, and bytes
+    ("nbytes" is added). Without an answerer the child says the one thing and ends.
+    """
+    replies = _replies()  # first: libraries print while they are imported
+    hello, answer = start()
     _say(replies, hello)
+    if answer is None:
+        return
     for line in sys.stdin.buffer:
         document, data = answer(json.loads(line))
         _say(replies, {**document, "nbytes": len(data)}, data)
