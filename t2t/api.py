@@ -11,13 +11,14 @@ imported where a job needs them: `check`, `explain` and `open_checkpoint` import
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from t2t import checkpoints
 from t2t import plan as planning
-from t2t.checkpoints import Checkpoint
+from t2t.checkpoints import Checkpoint, inspection
+from t2t.checkpoints.files import is_address
 from t2t.job import (
     Array,
     Job,
@@ -32,9 +33,18 @@ from t2t.job import (
 )
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
-from t2t.names import did_you_mean, shown
+from t2t.names import did_you_mean, matches, natural, shown
 from t2t.plan import Plan, Step
-from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, UsageError, in_file_order
+from t2t.problems import (
+    CheckpointError,
+    Location,
+    MappingError,
+    OriginalError,
+    OutputError,
+    Problem,
+    UsageError,
+    in_file_order,
+)
 from t2t.tensors import TensorRef
 
 if TYPE_CHECKING:
@@ -79,12 +89,81 @@ class CrossCheck:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """
+    What `inspect` found: the variables that were asked for, in the order that was, and what there is to warn of.
+
+    `labels` are their names as they were asked for. `values` are the figures of those variables whose values were asked
+    for (None where one holds no numbers), `checked` what reading every one of `refs` found, `files` the checkpoint's,
+    where that was asked for.
+    """
+
+    refs: tuple[TensorRef, ...]
+    labels: Mapping[str, str]
+    notes: tuple[Problem, ...]
+    files: tuple[inspection.FileUse, ...]
+    values: Mapping[str, inspection.Statistics | None]
+    checked: inspection.Checked | None
+
+
 # --- the jobs ---
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> Checkpoint:
     """An open checkpoint: its inventory, and its tensors on demand. Raises CheckpointError."""
     return checkpoints.open(os.fspath(path), checksums=checksums)
+
+
+def inspect(
+    opened: Checkpoint,
+    patterns: Sequence[str] = (),
+    *,
+    names: Literal["key", "full_name"] = "key",
+    sort: Literal["name", "size"] = "name",
+    values: Sequence[str] = (),
+    checksums: bool = False,
+    files: bool = False,
+    progress: Progress = silent,
+) -> Inspection:
+    """
+    The variables that one of the globs `patterns` matches (all of them without one), the largest first by `size`.
+
+    With `checksums` each of them is read and checked, with `files` each file's size is asked for; figures are computed
+    of those that a glob of `values` matches.
+    Raises UsageError for a glob that matches nothing, CheckpointError where a variable whose figures are wanted cannot
+    be read.
+    """
+    refs = list(opened.inventory.variables.values())
+    labels = {ref.name: (ref.full_name if names == "full_name" else None) or ref.name for ref in refs}
+    refs.sort(key=lambda ref: (-ref.nbytes if sort == "size" else 0, natural(labels[ref.name])))
+    listed = _matched(patterns, refs, labels) if patterns else refs
+    wanted = _matched(values, refs, labels)
+    checked = inspection.check(opened, listed, progress) if checksums else None
+    figures = {}
+    for ref in sorted(wanted, key=lambda ref: (ref.shard, ref.offset)):
+        figures[ref.name] = inspection.statistics(opened, ref)
+        progress(ref.nbytes)
+    return Inspection(
+        tuple(listed),
+        labels,
+        (*opened.notes, *inspection.never_updated(opened.path, opened.inventory, figures)),
+        tuple(inspection.file_uses(opened)) if files else (),
+        {ref.name: figures[ref.name] for ref in wanted},
+        checked,
+    )
+
+
+def _matched(patterns: Sequence[str], refs: Sequence[TensorRef], labels: Mapping[str, str]) -> list[TensorRef]:
+    """The variables that one of the globs matches, in their order; a name is matched by itself, whatever it holds."""
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {ref.name for ref in refs if labels[ref.name] == pattern or matches(pattern, labels[ref.name])}
+        if not hits:
+            message = f"no variable is matched by {shown(pattern)}"
+            raise UsageError(Problem("T2T001", message, None, did_you_mean(pattern, labels.values())))
+        found |= hits
+    return [ref for ref in refs if ref.name in found]
 
 
 def cross_check(path: str | os.PathLike[str], *, progress: Progress = silent) -> CrossCheck:
@@ -122,7 +201,7 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> 
         read, problems = read_mapping(mapping)
         if read is None:
             return problems
-        with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
+        with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
             problems += opened.notes
             problems += planning.make(read, opened.inventory, None)[1]
     except CheckpointError as error:
@@ -142,7 +221,7 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
         hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, rules)
         raise MappingError(Problem("T2T202", message, Location(os.fspath(mapping)), hint))
     rule = rules[parameter]
-    with checkpoints.open(checkpoint_path(read, checkpoint)) as opened:
+    with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
         plan, found = planning.make(read, opened.inventory, None)
         errors = in_file_order(p for p in [*problems, *found] if p.severity == "error")
         lines = {place.line for place in (rule.at, *rule.places.values())}
@@ -273,10 +352,15 @@ def record(
         raise MappingError(Problem("T2T503", message, Location(read.path), "add verify with inputs and reference"))
     place = path_option(options, "recording") or read.verify.recording
     with checkpoints.open(
-        checkpoint_path(read, path_option(options, "checkpoint")), checksums=options.get("checksums", True)
+        checkpoint_path(read, path_option(options, "checkpoint")),
+        checksums=options.get("checksums", True),
+        names=read.names,
     ) as opened:
         for problem in opened.notes:
             options.get("note", silent)(problem)
+        if is_address(opened.path):
+            message = f"the original is run from files on this machine, but the checkpoint is {shown(opened.path)}"
+            raise OriginalError(Problem("T2T902", message, read.verify.at, "copy it here, or record where it is"))
         graph = graph_path(read, opened, options)
         if path_option(options, "checkpoint") and not path_option(options, "recording") and not options.get("force"):
             _refuse_others_recording(place, opened)

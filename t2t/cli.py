@@ -12,6 +12,7 @@ import glob
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import t2t
@@ -58,7 +59,7 @@ def _status(arguments: Sequence[str]) -> int:
     screen = console.Console("concise")
     debug = False
     try:
-        options = _parser().parse_args(_with_command(arguments))
+        options = _parsed(_with_command(arguments))
         debug = options.debug
         screen = console.Console(options.format or os.environ.get("T2T_FORMAT") or None, show_all=options.all)
         return int(COMMANDS[options.command](options, screen))
@@ -95,6 +96,17 @@ def _with_command(arguments: Sequence[str]) -> list[str]:
     return ["convert", *words]
 
 
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The flags. Of any number of words, argparse takes those before the next flag and leaves the rest."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        if not hasattr(options, "patterns") or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.patterns = [*options.patterns, *rest]
+    return options
+
+
 # --- the commands ---
 
 
@@ -112,8 +124,25 @@ def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
         screen.cross_check(checked)
         return exit_code(checked.problems)
     with api.open_checkpoint(options.checkpoint) as opened:
-        screen.inventory(opened)
-    return _strict(opened.notes, options)
+        inspect = partial(
+            api.inspect,
+            opened,
+            options.patterns,
+            names=options.names,
+            sort=options.sort,
+            values=options.values,
+            checksums=options.checksums,
+            files=options.verbose or screen.format == "json",
+        )
+        if options.values or options.checksums:
+            is_all = not options.patterns and not options.values
+            total = sum(ref.nbytes for ref in opened.inventory.variables.values()) if is_all else None
+            with screen.progress("reading", total) as progress:
+                found = inspect(progress=progress)
+        else:
+            found = inspect()
+        screen.inventory(opened, found, verbose=options.verbose)
+    return _strict([*found.notes, *(found.checked.problems if found.checked else ())], options)
 
 
 def _check(options: argparse.Namespace, screen: console.Console) -> int:
@@ -216,8 +245,18 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("inspect", "list a checkpoint's variables")
     added.add_argument("checkpoint", metavar="CHECKPOINT", help="a prefix, one of its files, or its directory")
+    added.add_argument(
+        "patterns", metavar="GLOB", nargs="*", default=[], help="only these variables: conv*/kernel, **/bias"
+    )
+    added.add_argument("--sort", choices=("name", "size"), default="name", help="default: name")
+    added.add_argument("--names", choices=("key", "full_name"), default="key", help="the file's names, or the model's")
+    added.add_argument(
+        "--values", metavar="GLOB", action="append", default=[], help="figures of these variables' values (repeatable)"
+    )
+    added.add_argument("--checksums", action="store_true", help="read every variable and test its checksum")
     added.add_argument("--strict", action="store_true", help="warnings count as errors")
-
+    added.add_argument("-v", "--verbose", action="store_true", help="show files, and where each variable lies")
+    added.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     added.add_argument("--cross-check", action="store_true", help="compare every byte with TensorFlow's reader")
 
     added = command("check", "find everything that can be known to be wrong without the weights")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import traceback as tracebacks
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from t2t.names import shown
@@ -22,12 +24,21 @@ from t2t.problems import OutputError, Problem, Severity, UsageError
 from t2t.tensors import TensorRef, elements
 
 if TYPE_CHECKING:
-    from t2t.api import Conversion, CrossCheck, Explanation
+    from t2t.api import Conversion, CrossCheck, Explanation, Inspection
     from t2t.checkpoints import Checkpoint
+    from t2t.checkpoints.inspection import Checked
     from t2t.proof.compare import Comparison
     from t2t.proof.recording import Recording
 
 FORMATS = ("full", "concise", "json")
+
+#: Columns of a table that are aligned on the right.
+_NUMBERS = frozenset(("elements", "size", "shard", "offset", "min", "max", "mean", "std", "zeros", "NaN", "Inf"))
+
+_UNBROKEN = _NUMBERS | {"dtype", "shape"}
+
+#: A column of text gets at least so much of a terminal's line; else there is no table, and lines go on in the next.
+MIN_TEXT = 17
 
 #: So many problems are shown as text; --all shows the rest.
 SHOWN_PROBLEMS = 20
@@ -191,34 +202,97 @@ class Console:
         for tie in explanation.ties:
             self._print(f"  {shown(tie.target)} is another name of it, by {tie.at}")
 
-    def inventory(self, opened: Checkpoint) -> None:
-        """The variables with their totals; slots are folded into one line, unless --all."""
-        refs = list(opened.inventory.variables.values())
-        trainable = opened.inventory.trainable
+    def inventory(self, opened: Checkpoint, found: Inspection, *, verbose: bool = False) -> None:
+        """
+        The variables with their totals; slots and averages are folded into a line each, unless --all or asked for.
+
+        Instead of the list: the figures of values, and what testing the checksums found, where that was asked for.
+        """
         if self.format == "json":
-            self._json(
-                {
-                    "checkpoint": opened.path,
-                    "notes": [_as_json(note) for note in opened.notes],
-                    "variables": [_ref_json(ref, trainable) for ref in refs],
-                    "digest": opened.inventory.digest,
-                }
-            )
+            self._json(_inspection_json(opened, found))
             return
-        for note in opened.notes:
+        for note in found.notes:
             self.note(note)
-        folded = [ref for ref in refs if ref.slot_of is not None and not self.show_all]
+        if verbose:
+            self._files(opened, found)
+        if found.values:
+            self._figures(found)
+        if found.checked:
+            self._checked(found.checked)
+        if not found.values and not found.checked:
+            self._variables(opened, found, verbose=verbose)
+
+    def _variables(self, opened: Checkpoint, found: Inspection, *, verbose: bool) -> None:
+        every = len(found.refs) == len(opened.inventory.variables)
+        foldable = {
+            "optimizer slots and counters": [ref for ref in found.refs if ref.slot_of is not None],
+            "moving averages": [ref for ref in found.refs if ref.slot_of is None and ref.average_of is not None],
+        }
+        folded = {what: refs for what, refs in foldable.items() if refs and every and not self.show_all}
+        hidden = {ref.name for refs in folded.values() for ref in refs}
+        header = ["variable", "dtype", "shape", "elements", "size"]
+        if verbose:
+            header += ["shard", "offset"]
         rows = [
-            (shown(ref.name), ref.dtype, str(list(ref.shape)), f"{ref.elements:,}", _size(ref.nbytes), ref.unreadable)
-            for ref in refs
-            if self.show_all or ref.slot_of is None
+            [
+                shown(found.labels[ref.name]),
+                ref.dtype,
+                str(list(ref.shape)),
+                f"{ref.elements:,}",
+                _size(ref.nbytes),
+                *([f"{ref.shard}", f"{ref.offset:,}"] if verbose else []),
+                ref.unreadable,
+            ]
+            for ref in found.refs
+            if ref.name not in hidden
         ]
-        self._table(("variable", "dtype", "shape", "elements", "size", ""), rows)
-        if folded:
-            self._print(f"{_totals('optimizer slots and counters', folded)}; --all lists them")
+        self._table([*header, ""], rows)
+        kinds = _by_dtype(found.refs)
+        if len(kinds) > 1:
+            for dtype, refs in kinds.items():
+                self._print(_totals(dtype, refs))
+        for what, refs in folded.items():
+            self._print(f"{_totals(what, refs)}; --all lists them")
+        trainable = opened.inventory.trainable
         if trainable is not None:
-            self._print(_totals("trainable", [ref for ref in refs if ref.name in trainable]))
-        self._print(_totals("all", refs))
+            self._print(_totals("trainable", [ref for ref in found.refs if ref.name in trainable]))
+        self._print(_totals("all" if every else "listed", found.refs))
+
+    def _files(self, opened: Checkpoint, found: Inspection) -> None:
+        self._print(_line(f"checkpoint: {opened.path}"))
+        for file in found.files:
+            spare = f", {file.spare:,} of them in no variable" if file.spare else ", all in variables"
+            told = "" if file.spare is None else spare
+            self._print(_line(f"  {os.path.basename(file.path)}: {file.nbytes:,} bytes{told}"))
+
+    def _figures(self, found: Inspection) -> None:
+        rows = []
+        refs = {ref.name: ref for ref in found.refs}
+        for name, figures in found.values.items():
+            ref = refs.get(name)
+            about = [shown(found.labels[name]), *((ref.dtype, str(list(ref.shape))) if ref else ("", ""))]
+            if figures is None:
+                rows.append([*about, *[""] * 7, "no numbers"])
+                continue
+            bounds = (figures.minimum, figures.maximum, figures.mean, figures.deviation)
+            counts = (figures.zeros, figures.nans, figures.infinities)
+            rows.append([*about, *map(_figure, bounds), *(f"{count:,}" for count in counts), ""])
+        self._table(["variable", "dtype", "shape", "min", "max", "mean", "std", "zeros", "NaN", "Inf", ""], rows)
+
+    def _checked(self, checked: Checked) -> None:
+        self._listed(checked.problems, sys.stderr)
+        for name, why in checked.unread.items():
+            self._print(f"{shown(name)} was not read: {why}")
+        read = f"{_count(checked.variables, 'variable')}, {checked.nbytes:,} bytes"
+        if checked.problems:
+            told = f"{read} as they were written, {_count(len(checked.problems), 'problem')}"
+        elif checked.with_checksum == checked.variables:
+            told = f"{read}: every checksum holds"
+        elif checked.with_checksum:
+            told = f"{read}: every checksum holds; {checked.variables - checked.with_checksum} have none"
+        else:
+            told = f"{read}: all could be read; no crc32c is stored"
+        self._print(told, colour="red" if checked.problems else "green")
 
     def cross_check(self, checked: CrossCheck) -> None:
         """What two readers found in one checkpoint."""
@@ -242,27 +316,41 @@ class Console:
         self._print(f"{told}, {len(checked.not_compared)} not compared")
 
     def _table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        if self.is_terminal:
+        """A last column without a title is for remarks; it is left out where there are none."""
+        if not header[-1] and not any(row[-1] for row in rows):
+            header, rows = header[:-1], [row[:-1] for row in rows]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        # What cannot go on in the next line must fit: a number that does reads as another number.
+        fixed = sum(
+            3 + (width if title in _UNBROKEN else MIN_TEXT) for title, width in zip(header, widths, strict=True)
+        )
+        if self.is_terminal and fixed <= shutil.get_terminal_size().columns:
             from rich import box
             from rich.table import Table
             from rich.text import Text
 
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
             for title in header:
-                right = title in {"elements", "size"}
-                table.add_column(title, justify="right" if right else "left", overflow="fold")
+                table.add_column(
+                    title,
+                    justify="right" if title in _NUMBERS else "left",
+                    overflow="fold",
+                    no_wrap=title in _UNBROKEN,
+                )
             for row in rows:
                 table.add_row(*(Text(cell) for cell in row))
             _rich().print(table)
             return
-        for row in rows:
-            self._print("  ".join(cell for cell in row if cell))
+        for row in (header, *rows):
+            cells = zip(header, row, widths, strict=True)
+            padded = (cell.rjust(width) if title in _NUMBERS else cell.ljust(width) for title, cell, width in cells)
+            self._print("  ".join(padded).rstrip())
 
     # --- the lowest level ---
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int], None]]:
-        """A bar of the bytes read, on a terminal; elsewhere nothing."""
+    def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A bar of the bytes read (of `total`, where that is known), on a terminal; elsewhere nothing."""
         if not sys.stderr.isatty() or self.format == "json":
             yield lambda nbytes: None
             return
@@ -270,7 +358,7 @@ class Console:
 
         columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=_rich(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(what, total=total)
             yield lambda nbytes: bar.advance(task, nbytes)
 
     def _print(self, text: str, stream: Any = None, colour: str = "") -> None:
@@ -352,7 +440,7 @@ def _line(text: str) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _size(nbytes: int) -> str:
@@ -366,7 +454,15 @@ def _size(nbytes: int) -> str:
 
 def _totals(what: str, refs: Sequence[TensorRef]) -> str:
     nbytes = sum(ref.nbytes for ref in refs)
-    return f"{what}: {_count(len(refs), 'variable')}, {elements(refs):,} elements, {_size(nbytes)}"
+    return f"{what}: {_count(len(refs), 'variable')}, {_count(elements(refs), 'element')}, {_size(nbytes)}"
+
+
+def _by_dtype(refs: Sequence[TensorRef]) -> dict[str, list[TensorRef]]:
+    """The variables by dtype, the dtype with the most bytes first."""
+    found: dict[str, list[TensorRef]] = {}
+    for ref in refs:
+        found.setdefault(ref.dtype, []).append(ref)
+    return dict(sorted(found.items(), key=lambda item: (-sum(ref.nbytes for ref in item[1]), item[0])))
 
 
 def _as_json(problem: Problem) -> dict[str, Any]:
@@ -382,9 +478,48 @@ def _as_json(problem: Problem) -> dict[str, Any]:
     }
 
 
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+
+
+def _inspection_json(opened: Checkpoint, found: Inspection) -> dict[str, Any]:
+    inventory = opened.inventory
+    document: dict[str, Any] = {
+        "checkpoint": opened.path,
+        "files": [{"path": file.path, "bytes": file.nbytes, "spare": file.spare} for file in found.files],
+        "notes": [_as_json(note) for note in found.notes],
+        "variables": [_ref_json(ref, inventory.trainable) for ref in found.refs],
+        "shared_names": {name: list(same) for name, same in inventory.shared_names.items()},
+        "digest": inventory.digest if inventory.is_cheap else None,
+    }
+    if found.values:
+        document["values"] = {
+            name: figures and {key: _number(value) for key, value in asdict(figures).items()}
+            for name, figures in found.values.items()
+        }
+    if checked := found.checked:
+        document["checked"] = {
+            "variables": checked.variables,
+            "bytes": checked.nbytes,
+            "with_checksum": checked.with_checksum,
+            "unread": dict(checked.unread),
+        }
+        document["problems"] = [_as_json(problem) for problem in checked.problems]
+    return document
+
+
+def _number(value: float | None) -> float | str | None:
+    """A number as JSON can hold it: infinities and NaN have no place there."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
 def _ref_json(ref: TensorRef, trainable: frozenset[str] | None) -> dict[str, Any]:
     return {
         "name": ref.name,
+        "key": ref.key or ref.name,
+        "full_name": ref.full_name,
         "dtype": ref.dtype,
         "shape": list(ref.shape),
         "elements": ref.elements,
@@ -393,15 +528,13 @@ def _ref_json(ref: TensorRef, trainable: frozenset[str] | None) -> dict[str, Any
         "offset": ref.offset,
         "crc32c": None if ref.crc32c is None else f"{ref.crc32c:08x}",
         "slot_of": ref.slot_of,
+        "average_of": ref.average_of,
         "trainable": None if trainable is None else ref.name in trainable,
         "unreadable": ref.unreadable or None,
     }
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    def number(value: float) -> float | str:
-        return value if math.isfinite(value) else str(value)
-
     metric = comparison.metric
     return {
         "proven": comparison.proven,
@@ -410,9 +543,9 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "output": delta.output,
                 "draw": delta.draw,
                 "shape": list(delta.shape),
-                "max_delta": number(delta.max_delta),
-                "scale": number(delta.scale),
-                "tolerance": number(delta.tolerance),
+                "max_delta": _number(delta.max_delta),
+                "scale": _number(delta.scale),
+                "tolerance": _number(delta.tolerance),
                 "holds": delta.holds,
             }
             for delta in comparison.outputs

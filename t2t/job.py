@@ -95,6 +95,7 @@ class Job:
                 checkpoint_path(read, path_option(options, "checkpoint")),
                 checksums=options.get("checksums", True),
                 reader=options.get("reader", "t2t"),
+                names=read.names,
             )
         except CheckpointError as error:
             failures.append(error)
@@ -106,6 +107,8 @@ class Job:
             failures.append(error)
         if opened is not None:
             self.checkpoint = opened
+            for problem in opened.notes:  # first: one of them may say why names are unknown
+                self.note(problem)
             self.plan, found = planning.make(read, opened.inventory, inventory)
             # Without an inventory the module's own problem is among the errors already.
             errors += [problem for problem in found if problem.severity == "error"]
@@ -115,8 +118,6 @@ class Job:
             if not errors and len(failures) == 1:
                 raise failures[0]
             raise MappingError(in_file_order([*errors, *(p for failure in failures for p in failure.problems)]))
-        for problem in self.checkpoint.notes:
-            self.note(problem)
 
     def __enter__(self) -> Job:
         return self

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from t2t import axes as notation
 from t2t import document as yaml_text
 from t2t.axes import Axes, AxesError
+from t2t.checkpoints.files import is_address
 from t2t.document import Document
 from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, shown
 from t2t.problems import Location, Problem, in_file_order
@@ -143,7 +144,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One mapping file. Paths are resolved against the file's directory; `digest` is the sha256 (hex) of its bytes."""
+    """
+    One mapping file. Paths are resolved against the file's directory; `digest` is the sha256 (hex) of its bytes.
+
+    `names` says what the variables go by in it: their keys in the checkpoint, or what they were called in their model.
+    """
 
     path: str
     digest: str
@@ -151,6 +156,7 @@ class Mapping:
     model_at: Location
     arguments: Dict[str, Any]
     checkpoint: str
+    names: Literal["key", "full_name"]
     dtype: str | None
     map_at: Location
     rules: tuple[Rule, ...]
@@ -182,14 +188,15 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
     if "verify" in tree and ("verify",) not in document.spoilt:
         verify, verify_problems = _verify(document)
         problems += verify_problems
-    output = _section(tree, "output")
+    source, output = _section(tree, "source"), _section(tree, "output")
     mapping = Mapping(
         path=path,
         digest=hashlib.sha256(data).hexdigest(),
         model=str(tree.get("model", "")),
         model_at=document.at("model"),
         arguments=_section(tree, "with"),
-        checkpoint=_resolved(path, _section(tree, "source").get("checkpoint")),
+        checkpoint=_resolved(path, source.get("checkpoint")),
+        names="full_name" if source.get("names") == "full_name" else "key",
         dtype=tree.get("dtype") if ("dtype",) not in document.spoilt else None,
         map_at=document.at_key("map"),
         rules=tuple(rules),
@@ -361,5 +368,7 @@ def _input(base: str, name: str, given: dict[str, Any]) -> Input:
 
 
 def _resolved(base: str, path: Any) -> str:
-    """A path from the file, seen from the current directory; "" where it gives none."""
-    return os.path.join(os.path.dirname(base), path) if isinstance(path, str) else ""
+    """A path from the file, seen from the current directory, or an address; "" where it gives none."""
+    if not isinstance(path, str):
+        return ""
+    return path if is_address(path) else os.path.join(os.path.dirname(base), path)

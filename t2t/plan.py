@@ -18,13 +18,28 @@ from t2t import axes as notation
 from t2t.axes import Axes, AxesError, Transform
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
-from t2t.names import matches, nearest, proposing, shown
+from t2t.names import VALUE_SUFFIX, matches, nearest, proposing, shown
 from t2t.problems import Location, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, Shape, TensorRef
 
 #: How many unknown names get a proposal. Comparing one with thousands of names takes a while, and where a whole
 #: checkpoint is another one nobody reads more of them.
 PROPOSALS = 20
+
+#: Which dtype of torch holds every value of one that torch lacks; of quantised values the integers, without a scale.
+COUNTERPARTS = {
+    "float8_e4m3b11fnuz": "float32",
+    "float4_e2m1fn": "float32",
+    "qint8": "int8",
+    "quint8": "uint8",
+    "qint16": "int16",
+    "quint16": "uint16",
+    "qint32": "int32",
+    "int4": "int8",
+    "uint4": "uint8",
+    "int2": "int8",
+    "uint2": "uint8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +126,20 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
     variables = checkpoint.variables
     problems: list[Problem] = []
     readers: dict[str, list[Rule]] = defaultdict(list)
-    meant = set()  # a name that a hint proposes is not reported a second time as unused
+    meant: set[str] = set()  # a name that a hint proposes is not reported a second time as unused
+    others = _other_names(mapping, checkpoint)
     for rule in mapping.rules:
         if rule.source is None:
             continue
         if rule.source in variables:
             readers[rule.source].append(rule)
+        elif rule.source in checkpoint.shared_names:
+            meant.update(checkpoint.shared_names[rule.source])
+            problems.append(_shared_problem(rule.source, checkpoint, rule.place("tf")))
+        elif other := _other_name(rule.source, mapping, others):
+            meant.add(other[0])
+            message = f"{shown(rule.source)} is not a variable of the checkpoint"
+            problems.append(Problem("T2T201", message, rule.place("tf"), other[1]))
         else:
             close = nearest(rule.source, variables) if len(problems) < PROPOSALS else []
             meant.update(close[:1])
@@ -126,6 +149,11 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
         problems += _reuse_problems(name, rules)
     for entry in mapping.ignore:
         if entry.pattern is not None and not any(matches(entry.pattern, name) for name in variables):
+            shared = [name for name in checkpoint.shared_names if matches(entry.pattern, name)]
+            if shared:
+                meant.update(key for name in shared for key in checkpoint.shared_names[name])
+                problems += [_shared_problem(name, checkpoint, entry.at) for name in shared]
+                continue
             close = nearest(entry.pattern, variables, 1) if len(problems) < PROPOSALS else []
             meant.update(close)
             message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
@@ -150,6 +178,30 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
             hint = "map it, or name it under ignore with a why"
             problems.append(Problem("T2T205", message, mapping.map_at, hint))
     return problems
+
+
+def _shared_problem(name: str, checkpoint: CheckpointInventory, at: Location) -> Problem:
+    owners = checkpoint.shared_names[name]
+    some = ", ".join([shown(owner) for owner in owners[:5]] + (["..."] if len(owners) > 5 else []))
+    message = f"{shown(name)} is the full name of {len(owners)} variables with different values: {some}"
+    return Problem("T2T211", message, at, "write which of these is meant: they go by their keys")
+
+
+def _other_names(mapping: MappingFile, checkpoint: CheckpointInventory) -> dict[str, str]:
+    """What variables do not go by in this mapping, and would with the other `source.names`; with their names here."""
+    refs = checkpoint.variables.values()
+    if mapping.names == "key":
+        return {ref.full_name: ref.name for ref in refs if ref.full_name}
+    return {ref.key.removesuffix(VALUE_SUFFIX): ref.name for ref in refs if ref.key}
+
+
+def _other_name(name: str, mapping: MappingFile, others: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that goes by another name than this one of it, and a hint that says so."""
+    if name not in others:
+        return None
+    if mapping.names == "key":
+        return others[name], f"it is the full name of {shown(others[name])}: write that, or names: full_name in source"
+    return others[name], f"it is the key of {shown(others[name])}, which names: full_name in source calls it"
 
 
 def _reuse_problems(name: str, rules: Sequence[Rule]) -> Iterable[Problem]:
@@ -283,10 +335,8 @@ def _step(
             return None, [Problem("T2T405", message, rule.place("fill"), f"what it would hold is {held!r}")]
         return (Step(rule, target.name, target.shape, target.dtype) if target else None), []
     problems = []
-    if source.unreadable or DTYPES[source.dtype].kind == "other":
-        why = source.unreadable or f"{source.dtype} has no torch counterpart"
-        message = f"{shown(source.name)} ({source.dtype}) cannot become a parameter: {why}"
-        return None, [Problem("T2T406", message, rule.place("tf"))]
+    if problem := _counterpart_problem(rule, source):
+        return None, [problem]
     try:
         transform = _transform(rule, source, target)
     except AxesError as error:
@@ -295,6 +345,20 @@ def _step(
     if problem := _dtype_problem(rule, source, dtype, target):
         problems.append(problem)
     return Step(rule, rule.target, transform.output, dtype, source, transform), problems
+
+
+def _counterpart_problem(rule: Rule, source: TensorRef) -> Problem | None:
+    """What cannot be read, has no numbers, or has a dtype that torch lacks and that the row does not cast."""
+    name, place = shown(source.name), rule.place("tf")
+    if source.unreadable:
+        message = f"{name} ({source.dtype}) cannot become a parameter: {source.unreadable}"
+        return Problem("T2T406", message, place)
+    if DTYPES[source.dtype].numpy is None:
+        return Problem("T2T406", f"{name}: {source.dtype} tensors cannot become parameters", place)
+    if DTYPES[source.dtype].kind != "other" or rule.dtype is not None:
+        return None
+    hint = f"write dtype: {COUNTERPARTS[source.dtype]} (or another) on the row"
+    return Problem("T2T406", f"{name}: {source.dtype} has no torch counterpart", place, hint)
 
 
 def _transform(rule: Rule, source: TensorRef, target: ParameterRef | None) -> Transform:

@@ -511,7 +511,7 @@ def test_help_fits_a_small_terminal(command: str, tmp_path: Path) -> None:
 
     lines = done.out.splitlines()
     assert (done.code, done.err) == (0, "")
-    assert len(lines) <= (40 if command in {"convert", "verify", "record"} else 24)
+    assert len(lines) <= (40 if command in {"convert", "inspect", "verify", "record"} else 24)
     assert max(map(len, lines)) <= 100
     if not command:
         assert [line.split()[0] for line in lines if line.startswith("    ")] == [

@@ -97,7 +97,11 @@ def test_a_terminal_gets_a_table(project: Project) -> None:
 def test_a_pipe_gets_lines(project: Project) -> None:
     done = server().run("inspect", "small.ckpt", cwd=project.folder)
 
-    assert done.out.splitlines()[0] == "dense_0/bias  float32  [3]  3  12 B"
+    assert done.out.splitlines()[:3] == [
+        "variable        dtype    shape   elements  size",
+        "dense_0/bias    float32  [3]            3  12 B",
+        "dense_0/kernel  float32  [4, 3]        12  48 B",
+    ]
     assert "\x1b" not in done.out
 
 
@@ -121,6 +125,20 @@ def test_a_long_name_folds_and_loses_nothing(tmp_path: Path) -> None:
     done = on_a_terminal("inspect", "small.ckpt", cwd=tmp_path, env={"COLUMNS": "60"})
 
     assert first_column(done.out) == name
+
+
+def test_numbers_are_never_broken_however_narrow_the_terminal(project: Project) -> None:
+    """There is no table then, but the lines that a pipe gets."""
+    piped = server().run("inspect", "small.ckpt", "--values", "**", cwd=project.folder)
+    narrow, wide = (
+        on_a_terminal("inspect", "small.ckpt", "--values", "**", cwd=project.folder, env={"COLUMNS": columns})
+        for columns in ("60", "140")
+    )
+
+    assert plain(narrow.out).replace("\r", "") == piped.out
+    assert [line.split() for line in plain(wide.out).splitlines() if "dense" in line] == [
+        line.split() for line in piped.out.splitlines()[1:]
+    ]
 
 
 def test_a_problem_on_a_terminal_is_one_line_in_red(tmp_path: Path) -> None:
@@ -289,14 +307,18 @@ def test_slots_are_folded_and_totals_are_right(tmp_path: Path) -> None:
     everything = server().run("inspect", "small.ckpt", "--all", cwd=tmp_path)
 
     assert some.out.splitlines() == [
-        "a  float32  [2]  2  8 B",
-        "b  int32  [3, 1]  3  12 B",
-        "s  string  [1]  1  6 B  values of dtype string are not read yet",
+        "variable  dtype    shape   elements  size",
+        "a         float32  [2]            2   8 B",
+        "b         int32    [3, 1]         3  12 B",
+        "s         string   [1]            1   6 B",
+        "float32: 4 variables, 7 elements, 28 B",
+        "int32: 1 variable, 3 elements, 12 B",
+        "string: 1 variable, 1 element, 6 B",
         "optimizer slots and counters: 3 variables, 5 elements, 20 B; --all lists them",
         "all: 6 variables, 11 elements, 46 B",
     ]
     assert [line.split()[0] for line in everything.out.splitlines()] == [
-        "a", "a/Adam", "a/Adam_1", "b", "beta1_power", "s", "all:"
+        "variable", "a", "a/Adam", "a/Adam_1", "b", "beta1_power", "s", "float32:", "int32:", "string:", "all:"
     ]  # fmt: skip
 
 

@@ -86,6 +86,22 @@ def test_what_is_left_out_has_its_default() -> None:
     assert made.output == Output("", "safetensors", None)
 
 
+@pytest.mark.parametrize("names", ["key", "full_name"])
+def test_the_source_says_what_its_variables_go_by(names: str) -> None:
+    text = HEAD.replace("{checkpoint: c}", f"{{checkpoint: c, names: {names}}}")
+
+    assert read(text + "- {tf: v, torch: p}").names == names
+
+
+def test_there_are_no_other_names() -> None:
+    text = HEAD.replace("{checkpoint: c}", "{names: friendly}") + "- {tf: v, torch: p}"
+    made, problems = mapping.read(text.encode(), "m.yaml")
+
+    assert made is not None
+    assert made.names == "key"
+    assert [(problem.code, problem.at and problem.at.line) for problem in problems] == [("T2T106", 3)]
+
+
 def test_the_digest_is_of_the_files_bytes() -> None:
     text = HEAD + ROW + "# größe\n"
 

@@ -12,8 +12,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from t2t import execute, mapping, plan
-from t2t.problems import Problem
-from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
+from t2t.problems import MappingError, Problem
+from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
 from tests.given import HEAD, Memory, lines, parameters, read, variables
 
 # What the mappings below speak of.
@@ -415,7 +415,35 @@ def scalar(dtype: str) -> ParameterRef:
             "{tf: s, torch: p}",
             TensorRef("s", "string", (3,)),
             Q,
-            ["5:8: T2T406 s (string) cannot become a parameter: string has no torch counterpart"],
+            ["5:8: T2T406 s: string tensors cannot become parameters"],
+        ),
+        (
+            "{tf: s, torch: p, dtype: int8}",
+            TensorRef("s", "variant", (3,)),
+            Q,
+            ["5:8: T2T406 s: variant tensors cannot become parameters"],
+        ),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "int4", ()),
+            scalar("int8"),
+            ["5:8: T2T406 s: int4 has no torch counterpart; write dtype: int8 (or another) on the row"],
+        ),
+        (
+            "{tf: s, torch: p}",
+            TensorRef("s", "float8_e4m3b11fnuz", ()),
+            scalar("float32"),
+            [
+                "5:8: T2T406 s: float8_e4m3b11fnuz has no torch counterpart; "
+                "write dtype: float32 (or another) on the row"
+            ],
+        ),
+        ("{tf: s, torch: p, dtype: int8}", TensorRef("s", "int4", ()), scalar("int8"), []),
+        (
+            "{tf: s, torch: p, dtype: int8}",
+            TensorRef("s", "qint8", ()),
+            scalar("float32"),
+            ["5:28: T2T401 p is float32, but dtype says int8; write dtype: float32"],
         ),
         (
             "{tf: s, torch: p}",
@@ -598,3 +626,105 @@ def test_a_plan_without_a_problem_gives_every_entry_exactly_once(rows: dict[str,
 
     assert sorted(given_) == sorted((ref.name, ref.shape, ref.dtype) for ref in refs)
     assert {*checkpoint.reads, *ready.ignored} == set(checkpoint.inventory.variables)
+
+
+# --- full names ---
+
+
+NAMED = HEAD.replace("{checkpoint: c}", "{checkpoint: c, names: full_name}")
+
+
+def test_a_full_name_that_several_variables_share_is_unusable() -> None:
+    """Told for a row, and for a pattern that matches nothing else; their keys are not told again as unused."""
+    refs = [TensorRef(key, "float32", (3,), full_name="w") for key in "abcdefg"]
+    others = [TensorRef(key, "float32", (), full_name="total") for key in ("t/0", "t/1")]
+    inventory = CheckpointInventory(
+        variables(B, *refs, *others).variables, shared_names={"w": tuple("abcdefg"), "total": ("t/0", "t/1")}
+    )
+    rows = "- {tf: w, torch: p}\n- {tf: b, torch: q}\nignore: [{tf: tot*, why: metrics}]\n"
+    _, problems = plan.make(read(NAMED + rows), inventory, parameters(ParameterRef("p", "float32", (3,)), Q))
+
+    assert lines(problems) == [
+        "5:8: T2T211 w is the full name of 7 variables with different values: a, b, c, d, e, ...; "
+        "write which of these is meant: they go by their keys",
+        "7:10: T2T211 total is the full name of 2 variables with different values: t/0, t/1; "
+        "write which of these is meant: they go by their keys",
+    ]
+
+
+def test_a_pattern_that_matches_something_else_too_is_fine() -> None:
+    inventory = CheckpointInventory(
+        variables(B, TensorRef("w/0", "int8", ()), TensorRef("w/1", "int8", ())).variables,
+        shared_names={"w": ("w/0", "w/1")},
+    )
+    rows = "- {tf: b, torch: q}\nignore: [{tf: w/**, why: state}]\n"
+
+    assert plan.make(read(NAMED + rows), inventory, parameters(Q))[1] == []
+
+
+def test_the_other_name_of_a_variable_is_a_hint() -> None:
+    key = "layer/kernel/.ATTRIBUTES/VARIABLE_VALUE"
+    by_key = TensorRef("layer/kernel", "float32", (3,), key=key, full_name="dense/kernel")
+    by_name = TensorRef("dense/kernel", "float32", (3,), key=key, full_name="dense/kernel")
+
+    assert told("- {tf: dense/kernel, torch: q}", variables(by_key), parameters(Q)) == [
+        "5:8: T2T201 dense/kernel is not a variable of the checkpoint; it is the full name of layer/kernel: "
+        "write that, or names: full_name in source"
+    ]
+    assert lines(plan.make(read(NAMED + "- {tf: layer/kernel, torch: q}"), variables(by_name), parameters(Q))[1]) == [
+        "5:8: T2T201 layer/kernel is not a variable of the checkpoint; it is the key of dense/kernel, "
+        "which names: full_name in source calls it"
+    ]
+
+
+# --- dtypes that torch lacks ---
+
+
+def test_every_dtype_that_torch_lacks_has_a_counterpart_that_holds_all_its_values() -> None:
+    lacking = {name: dtype.numpy for name, dtype in DTYPES.items() if dtype.kind == "other" and dtype.numpy is not None}
+
+    assert set(plan.COUNTERPARTS) == set(lacking)
+    for name, numpy in lacking.items():
+        to = DTYPES[plan.COUNTERPARTS[name]].numpy
+        assert to is not None
+        every = np.arange(256, dtype=np.uint8) if numpy.itemsize == 1 else np.array([0, -1, -(2**15), 2**15 - 1])
+        values = every.view(numpy) if name.startswith(("q", "float8")) and numpy.itemsize == 1 else every.astype(numpy)
+        back = values.astype(to).astype(numpy)
+        assert back.tobytes() == values.tobytes() or np.array_equal(
+            back.astype(np.float64), values.astype(np.float64), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "problem"),
+    [
+        (np.array([-8, 0, 7]).astype(ml_dtypes.int4), "int8", None),
+        (np.array([0, 7, 15]).astype(ml_dtypes.uint4), "float32", None),
+        (np.array([-2, 0, 1]).astype(ml_dtypes.int2), "int64", None),
+        (np.array([0.5, -30, 1.875]).astype(ml_dtypes.float8_e4m3b11fnuz), "float32", None),
+        (
+            np.array([-8, 0, -1]).astype(ml_dtypes.int4),
+            "uint8",
+            "5:28: T2T402 p: uint8 cannot hold 2 of 3 values of v (int4), the largest is 8; choose a wider dtype",
+        ),
+        (
+            np.array([np.nan, 0, 1]).astype(ml_dtypes.float8_e4m3b11fnuz),
+            "float32",
+            "5:8: T2T403 v holds 1 NaN and 0 Inf among 3 elements; if that is meant, give --allow-nonfinite",
+        ),
+    ],
+)
+def test_what_torch_lacks_is_cast_by_the_row(values: np.ndarray[Any, Any], dtype: str, problem: str | None) -> None:
+    checkpoint = Memory({"v": values})
+    module = parameters(ParameterRef("p", dtype, (3,)))
+    ready, problems = made(f"- {{tf: v, torch: p, dtype: {dtype}}}", checkpoint.inventory, module)
+
+    assert problems == []
+    if problem is None:
+        ((_, result),) = execute.tensors(ready, checkpoint, {})
+        assert result.dtype == dtype
+        assert result.astype(np.float64).tolist() == values.astype(np.float64).tolist()
+    else:
+        with pytest.raises(MappingError) as caught:
+            list(execute.tensors(ready, checkpoint, {}))
+        assert lines(caught.value.problems) == [problem]

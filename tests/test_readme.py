@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SESSIONS = re.findall(r"```console\n\$ ([^\n]*)\n(.*?)```", README, re.DOTALL)
+_SESSION = re.compile(r"```console\n\$ ([^\n]*)\n(.*?)```", re.DOTALL)
+SESSIONS = _SESSION.findall(README)
+INSPECT = _SESSION.findall((ROOT / "docs" / "inspect.md").read_text(encoding="utf-8"))
 
 
 def _without_figures(text: str) -> str:
@@ -33,7 +35,10 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "output"), SESSIONS[:-1], ids=[command for command, _ in SESSIONS[:-1]])
+REAL = [*SESSIONS[:-1], *INSPECT]
+
+
+@pytest.mark.parametrize(("command", "output"), REAL, ids=[command for command, _ in REAL])
 def test_the_session_is_real(command: str, output: str, clone: Path) -> None:
     done = _run(command, clone)
 

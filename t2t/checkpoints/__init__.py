@@ -17,10 +17,18 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
+from t2t.checkpoints.archive import Archive
 from t2t.checkpoints.bundle import Bundle
+from t2t.checkpoints.files import is_address
+from t2t.checkpoints.full_names import by_full_name
+from t2t.checkpoints.hdf5 import HDF5
 from t2t.checkpoints.locate import locate
+from t2t.checkpoints.npz import Npz
+from t2t.checkpoints.shards import Shards
+from t2t.checkpoints.v1 import V1
 from t2t.checkpoints.via_tensorflow import ViaTensorFlow
-from t2t.problems import Problem, T2TError
+from t2t.names import shown
+from t2t.problems import Problem, T2TError, UsageError
 from t2t.tensors import CheckpointInventory, TensorRef
 
 __all__ = ["READERS", "Checkpoint", "open"]
@@ -68,27 +76,39 @@ class Checkpoint(Protocol):
 
 
 #: Each format that `locate` finds, and what opens it: (path, notes from finding it, whether to check checksums).
-READERS: dict[str, Callable[[str, tuple[Problem, ...], bool], Checkpoint]] = {"bundle": Bundle}
+READERS: dict[str, Callable[[str, tuple[Problem, ...], bool], Checkpoint]] = {
+    "bundle": Bundle,
+    "hdf5": HDF5,
+    "keras": Archive,
+    "keras_shards": Shards,
+    "npz": Npz,
+    "v1": V1,
+}
 
 
 def open(  # noqa: A001 - `checkpoints.open` reads well
     path: str | os.PathLike[str],
     checksums: bool = True,
     reader: Literal["t2t", "tensorflow"] = "t2t",
+    names: Literal["key", "full_name"] = "key",
 ) -> Checkpoint:
     """
     Opens the checkpoint that `path` means: a prefix, one of its files, a state file or a directory (see `locate`).
 
     With `checksums=False` the tensors' checksums are not checked; those of the index always are. With the reader
-    "tensorflow" its values are read by TensorFlow, in a process of its own (see `ViaTensorFlow`).
+    "tensorflow" its values are read by TensorFlow, in a process of its own (see `ViaTensorFlow`). With the names
+    "full_name" its variables go by what they were called in their model (see `by_full_name`).
     Raises CheckpointError with all the reasons, UsageError for a format that TensorFlow does not read.
     """
     found = locate(os.fspath(path))
+    if reader == "tensorflow" and is_address(found.path):
+        message = f"TensorFlow reads local files only, and this is an address: {shown(found.path)}"
+        raise UsageError(Problem("T2T001", message, hint="download the checkpoint, or leave --reader out"))
     opened = READERS[found.format](found.path, found.notes, checksums)
-    if reader == "t2t":
-        return opened
     try:
-        return ViaTensorFlow(opened, found.format)
+        if names == "full_name":
+            opened.inventory = by_full_name(opened.inventory)
+        return opened if reader == "t2t" else ViaTensorFlow(opened, found.format)
     except T2TError:
         opened.close()
         raise

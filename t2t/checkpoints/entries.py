@@ -7,9 +7,7 @@ The records of a bundle's index: one header, then one entry for each tensor.
     VersionDef       { 1 producer, 2 min_consumer, 3 bad_consumer* }
     TensorShapeProto { 2 dim* { 1 size }, 3 unknown_rank }
 
-A partitioned variable `foo` is an entry with `slices` and no bytes of its own; its parts are entries with keys of
-TensorFlow's making: `00`, foo (with 00 written as 00 ff, and ff as ff 00), `00 01`, the part's place. They are no
-variables.
+A partitioned variable is an entry with slices and no bytes of its own; its parts are entries of their own (slices.py).
 
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto
 """
@@ -17,10 +15,10 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/te
 from __future__ import annotations
 
 import functools
-import re
 from typing import NamedTuple
 
 from t2t.checkpoints.protobuf import BYTES, FIXED32, VARINT, Corrupt, expect, fields, signed, varint
+from t2t.checkpoints.slices import MAX_PARTS, Extents, extents
 from t2t.checkpoints.table import unmasked
 from t2t.tensors import Shape
 
@@ -72,9 +70,6 @@ _CONSUMER = 1
 #: The known fields of an entry and their wire types.
 _ENTRY_WIRES = {1: VARINT, 2: BYTES, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: BYTES}
 
-_PART_KEY = re.compile(rb"\x00([^\x00\xff]*(?:(?:\x00\xff|\xff\x00)[^\x00\xff]*)*)\x00\x01")
-_ESCAPE = re.compile(rb"\x00\xff|\xff\x00")
-
 
 class Header(NamedTuple):
     """What holds for the whole bundle."""
@@ -84,7 +79,7 @@ class Header(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One tensor: where its bytes lie, and their crc32c (unmasked). `slices` counts a partitioned variable's parts."""
+    """One tensor: where its bytes lie, and their crc32c (unmasked). `slices` are the places of a variable's parts."""
 
     dtype: str
     shape: Shape
@@ -92,7 +87,7 @@ class Entry(NamedTuple):
     offset: int
     size: int
     crc32c: int
-    slices: int
+    slices: tuple[Extents, ...]
 
 
 def header(data: bytes) -> Header:
@@ -115,11 +110,12 @@ def header(data: bytes) -> Header:
         raise Corrupt(f"the header gives {shards} data files, but at most {MAX_SHARDS} are read", "T2T611")
     if endianness not in (0, 1):
         raise Corrupt(f"the header gives the byte order as {endianness}, but only 0 and 1 exist")
-    _check_version(b"".join(version))
+    check_version(b"".join(version))
     return Header(shards, endianness == 1)
 
 
-def _check_version(data: bytes) -> None:
+def check_version(data: bytes) -> None:
+    """Decodes a VersionDef; raises Corrupt when its writer says that it is not for this reader."""
     producer = min_consumer = 0
     is_bad = False
     for number, wire, value in fields(data):
@@ -146,7 +142,7 @@ def entry(data: bytes) -> Entry:
     """Decodes one entry; raises Corrupt. What depends on other entries or files is not checked here."""
     found = dict.fromkeys(_ENTRY_WIRES, 0)
     shape = b""
-    slices = 0
+    slices: list[Extents] = []
     for number, wire, value in fields(data):
         if wire != _ENTRY_WIRES.get(number, wire):
             expect(number, wire, _ENTRY_WIRES[number])
@@ -155,16 +151,19 @@ def entry(data: bytes) -> Entry:
             if len(shape) > MAX_SHAPE:
                 raise Corrupt(f"its shape has {len(shape)} bytes, but at most {MAX_SHAPE} are read", "T2T611")
         elif number == 7:
-            slices += 1
+            slices.append(extents(value))
+            if len(slices) > MAX_PARTS:
+                raise Corrupt(f"it has more than {MAX_PARTS} parts, the most that are read", "T2T611")
         elif number in found:
             found[number] = value  # the last one counts
     dtype, shard, offset, size = (signed(found[number]) for number in (1, 3, 4, 5))
     name = DTYPE_NAMES.get(dtype) or f"unknown({dtype})"
-    return Entry(name, _shape(shape), shard, offset, size, unmasked(found[6]), slices)
+    return Entry(name, shape_of(shape), shard, offset, size, unmasked(found[6]), tuple(slices))
 
 
 @functools.lru_cache(maxsize=1024)  # a model has few different shapes
-def _shape(data: bytes) -> Shape:
+def shape_of(data: bytes) -> Shape:
+    """Decodes a TensorShapeProto; raises Corrupt."""
     sizes = []
     for number, wire, value in fields(data):
         if number == 2:
@@ -182,9 +181,3 @@ def _shape(data: bytes) -> Shape:
     if len(sizes) > MAX_RANK:
         raise Corrupt(f"the rank is {len(sizes)}, but TensorFlow has at most {MAX_RANK}")
     return tuple(sizes)
-
-
-def part_of(key: bytes) -> bytes | None:
-    """The key of the variable that `key` would be a part of; None when it is not the key of a part."""
-    match = _PART_KEY.match(key)
-    return _ESCAPE.sub(lambda escape: escape[0][:1], match[1]) if match else None

@@ -1,7 +1,7 @@
 """
 Opening files that a stranger may have put there: regular files only, never waiting, with a known size.
 
-And telling what a file is that is no TensorFlow checkpoint, from its first bytes.
+A path may be an address, scheme://...: everything here then asks remote.py.
 """
 
 from __future__ import annotations
@@ -9,38 +9,19 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 import stat
 from typing import BinaryIO
 
 import numpy as np
 
-from t2t.names import shown
 from t2t.problems import CheckpointError, Location, Problem
 
-#: What tells a file apart from one that was rewritten: device, inode, size in bytes, time of modification in ns.
-Identity = tuple[int, int, int, int]
+#: What tells a file apart from one that was rewritten: device, inode, size in bytes, time of modification in ns; or,
+#: at an address, "remote", what the server says of its state, its size (-1 unknown), 0.
+Identity = tuple[int | str, int | str, int, int]
 
-_NOT_YET = "this t2t reads TensorFlow V2 checkpoints"
-
-#: (offset, bytes there, what the file then is, the way out). The first that fits is meant.
-_SIGNATURES = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run git lfs pull"),
-    (0, b"<!doctype html", "an HTML page", "download the file itself"),
-    (0, b"<html", "an HTML page", "download the file itself"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, which is not supported yet", _NOT_YET),
-    (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
-    (257, b"ustar", "a tar archive", "unpack it first"),
-    (0, b"GGUF", "a GGUF file", _NOT_YET),
-    (4, b"TFL3", "a TFLite model", _NOT_YET),
-    (8, b'{"', "a safetensors file", _NOT_YET),
-    (0, b"\x80\x02", "a Python pickle, which t2t never reads", _NOT_YET),
-    (0, b"\x80\x03", "a Python pickle, which t2t never reads", _NOT_YET),
-    (0, b"\x80\x04", "a Python pickle, which t2t never reads", _NOT_YET),
-    (0, b"\x80\x05", "a Python pickle, which t2t never reads", _NOT_YET),
-)
-
-#: How many bytes `described` wants to see.
-HEAD_SIZE = 512
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 def refusal(code: str, message: str, path: str, hint: str = "", line: int | None = None) -> CheckpointError:
@@ -67,12 +48,38 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is scheme://...; not if a directory of that name lies here, which makes it a path like others."""
+    return has_scheme(path) and not os.path.lexists(path.partition("/")[0])
+
+
+def has_scheme(path: str) -> bool:
+    """Whether a text reads like an address, whatever lies here."""
+    return _ADDRESS.match(path) is not None
+
+
+def open_file(path: str) -> File:
+    """The file at a path or an address; raises CheckpointError T2T602 where it cannot be opened, T2T619."""
+    if is_address(path):
+        from t2t.checkpoints.remote import RemoteFile
+
+        return RemoteFile(path)
+    return File(path)
+
+
 class File:
     """
     One file that is open to be read at any place: `size` in bytes, and its `identity`.
 
     Raises CheckpointError T2T602 where it cannot be opened.
     """
+
+    #: How many bytes it is good to ask for at once: local ones are used while they are in the processor's cache.
+    piece = 2**20
+    #: Whether it lies at an address, and cannot be mapped.
+    remote = False
+    size: int
+    identity: Identity
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -114,6 +121,10 @@ class File:
 
 def state_of(path: str, code: str = "T2T602") -> Identity:
     """What tells the file at `path` apart from another one; raises CheckpointError with `code`."""
+    if is_address(path):
+        from t2t.checkpoints import remote
+
+        return remote.state_of(path, code)
     try:
         return identity(os.stat(path))
     except OSError as error:
@@ -121,21 +132,74 @@ def state_of(path: str, code: str = "T2T602") -> Identity:
         raise refusal(code, f"{message}: {reason(error)}", path) from error
 
 
-def read_all(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """The whole file, and what it was read from; raises CheckpointError T2T602, or T2T611 above `limit` bytes."""
-    fd, found = open_regular(path)
-    with open(fd, "rb") as file:
-        if found.st_size > limit:
-            raise refusal("T2T611", f"the file has {found.st_size} bytes, but at most {limit} are read", path)
+def state_if_there(path: str) -> Identity | None:
+    """
+    What tells the regular file at `path` apart from another one, None where nothing is there.
+
+    Raises CheckpointError T2T602.
+    """
+    if is_address(path):
         try:
+            return state_of(path)
+        except CheckpointError as error:
+            if error.problems[0].code == "T2T601":
+                return None
+            raise
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refusal("T2T602", f"cannot be opened: {reason(error)}", path) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise refusal("T2T602", "not a regular file", path)
+    return identity(found)
+
+
+def exists(path: str) -> bool:
+    """Whether anything is there. A dangling link counts: opening it then says what is wrong with it."""
+    return _remote_kind(path) != "" if is_address(path) else os.path.lexists(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether a regular file is there, or a link to one."""
+    return _remote_kind(path) in ("file", "page") if is_address(path) else os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a directory is there. A web server's page counts, for it may be how the server shows a directory."""
+    return _remote_kind(path) in ("folder", "page") if is_address(path) else os.path.isdir(path)
+
+
+def _remote_kind(path: str) -> str:
+    from t2t.checkpoints import remote
+
+    return remote.kind(path)
+
+
+def read_all(path: str, limit: int) -> tuple[bytes, Identity]:
+    """The whole file, and what it was read from; raises CheckpointError T2T602, or T2T611 above `limit` bytes."""
+    file = open_file(path)
+    try:
+        if file.size > limit:
+            raise refusal("T2T611", f"the file has {file.size} bytes, but at most {limit} are read", path)
+        if file.remote:
+            return file.read(0, file.size), file.identity
+        with file.stream() as stream:
             # One byte more than it had: a file that grows while it is read is noticed, and not read without end.
-            return file.read(found.st_size + 1), found
-        except OSError as error:
-            raise refusal("T2T602", f"cannot be read: {reason(error)}", path) from error
+            return stream.read(file.size + 1), file.identity
+    except OSError as error:
+        raise refusal("T2T602", f"cannot be read: {reason(error)}", path) from error
+    finally:
+        file.close()
 
 
 def names_in(folder: str) -> list[str]:
     """The names in a directory ("" is the current one), sorted; none where the system does not let us list it."""
+    if is_address(folder):
+        from t2t.checkpoints import remote
+
+        return remote.names_in(folder)
     try:
         return sorted(os.listdir(folder or "."))
     except PermissionError:
@@ -153,26 +217,3 @@ def identity(found: os.stat_result) -> Identity:
 def reason(error: OSError) -> str:
     """What the system says, as a message may hold it."""
     return (error.strerror or str(error)).lower()
-
-
-def described(head: bytes) -> tuple[str, str] | None:
-    """What a file is that begins with `head`, and the way out; None where nothing is known about such a beginning."""
-    text = head.lstrip()[:HEAD_SIZE].lower()
-    for offset, signature, description, hint in _SIGNATURES:
-        if head[offset:].startswith(signature) or (signature.startswith(b"<") and text.startswith(signature)):
-            return description, hint
-    if head.startswith(b"PK\x03\x04"):
-        return _zip_described(head), _NOT_YET
-    return None
-
-
-def _zip_described(head: bytes) -> str:
-    # A local file header: 30 bytes, of which bytes 26 and 27 are the length of the member's name that follows.
-    member = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    if member.endswith((b"/data.pkl", b"/.format_version", b"/version", b"/byteorder")):
-        return "a PyTorch file (a pickle), which t2t never reads"
-    if member.endswith(b".npy"):
-        return "a NumPy .npz archive, which is not supported yet"
-    if member in (b"metadata.json", b"config.json", b"model.weights.h5"):
-        return "a .keras archive, which is not supported yet"
-    return f"a zip archive (its first member is {shown(member.decode('utf-8', 'surrogateescape'))})"

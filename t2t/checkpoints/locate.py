@@ -5,8 +5,11 @@ From what somebody typed to the checkpoint that is meant.
     model.ckpt-700.index, .meta, .data-*  one of its files
     DIR/checkpoint                        a state file, which names the newest prefix beside it
     DIR                                   with a state file; or a SavedModel (DIR/variables); or DIR = .../variables
+    model.ckpt, weights.h5, m.keras, ...  a file of another format, told by its content and never by its name
+    model.ckpt-?????-of-00002             all parts of a V1 checkpoint; one of them, or its name without -00000-of-00002
 
-Every name is taken literally: `*`, `?` and `[` are characters like others.
+Each may be an address, scheme://... Every name is taken literally: `*` and `[` are characters like others, and so is
+`?` but for those at the end of a V1 checkpoint's name where no file has them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,20 @@ import stat
 from dataclasses import dataclass
 
 from t2t.checkpoints import state, table
-from t2t.checkpoints.files import HEAD_SIZE, described, names_in, open_regular, reason, refusal
+from t2t.checkpoints.files import (
+    File,
+    exists,
+    has_scheme,
+    is_address,
+    is_file,
+    is_folder,
+    names_in,
+    open_file,
+    reason,
+    refusal,
+    state_of,
+)
+from t2t.checkpoints.signatures import HEAD_SIZE, READ, described
 from t2t.names import nearest, shown
 from t2t.problems import CheckpointError, Location, Problem
 
@@ -25,9 +41,16 @@ STATE_FILE = "checkpoint"
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 _ENDING = re.compile(r"\.(?:index|meta|data-[0-9]{5,}-of-[0-9]{5,})\Z")
-_V1_PATTERN = re.compile(r"-\?{5}-of-[0-9]{5,}\Z")
+_V1_PATTERN = re.compile(r"-\?{5}-of-([0-9]{5,})\Z")
+_V1_PART = re.compile(r"-[0-9]{5,}-of-([0-9]{5,})\Z")
 #: How many of the prefixes in a directory a message lists.
 _LISTED = 5
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: An HDF5 file begins at one of these places; before it, there is what somebody else put there.
+HDF5_STARTS = (0, *(512 * 2**power for power in range(7)))
+#: A list of files, in JSON, is not longer.
+MAX_LISTING = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,53 +63,84 @@ class Found:
 
 
 def locate(path: str) -> Found:
-    """The checkpoint that `path` means; raises CheckpointError T2T601, T2T602, T2T603 or T2T610."""
+    """The checkpoint that `path` means; raises CheckpointError T2T601 to T2T607, T2T610, T2T611 or T2T619."""
     if not path or "\0" in path:
         raise refusal("T2T601", "the path is empty" if not path else "the path holds a NUL character", shown(path))
-    if _is_there(f"{path}.index"):
+    if path.startswith("file:///"):
+        path = path.removeprefix("file://")
+    if exists(f"{path}.index"):
         return Found("bundle", path)
     ending = _ENDING.search(path)
-    if ending and _is_there(path[: ending.start()] + ".index"):
+    if ending and exists(path[: ending.start()] + ".index"):
         return Found("bundle", path[: ending.start()])
+    folder, is_there = _at_address(path) if is_address(path) else _at_path(path)
+    if folder:
+        return _in_folder(path)
+    if not is_there:
+        if parts := _v1_parts(path):
+            return parts
+        raise _nothing_there(path[: ending.start()] if ending else path)
+    if os.path.basename(path) == STATE_FILE:
+        return _from_state(path)
+    if os.path.basename(path) in GRAPH_FILES:
+        return _in_folder(os.path.dirname(path) or ".")
+    return _by_content(path, ending)
+
+
+def _at_path(path: str) -> tuple[bool, bool]:
+    """Whether a directory is there, and whether anything is."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         if os.path.islink(path):
             message = f"a symbolic link to {shown(os.readlink(path))}, which does not exist"
             raise refusal("T2T602", message, path) from error
-        raise _nothing_there(path[: ending.start()] if ending else path) from error
+        return False, False
     except OSError as error:
         raise refusal("T2T602", f"cannot be opened: {reason(error)}", path) from error
-    if stat.S_ISDIR(mode):
-        return _in_folder(path)
-    if os.path.basename(path) == STATE_FILE:
-        return _from_state(path)
-    if os.path.basename(path) in GRAPH_FILES:
-        return _in_folder(os.path.dirname(path) or ".")
-    raise _other(path, ending)
+    return stat.S_ISDIR(mode), True
 
 
-def _is_there(path: str) -> bool:
-    # A dangling link counts: opening it then says what is wrong with it.
-    return os.path.lexists(path)
+def _at_address(path: str) -> tuple[bool, bool]:
+    is_there = is_file(path)
+    if is_folder(path):
+        # A web server shows a directory as a page, if at all: that it is one shows by what lies in it.
+        return not is_there or bool(_in(path)), True
+    if not is_there and (has_members := bool(_in(path))):
+        return has_members, True
+    if not is_there:
+        try:
+            state_of(path)
+        except CheckpointError as error:
+            if error.problems[0].code != "T2T601":
+                raise  # there may be something, but not for us
+    return False, is_there
 
 
-def _in_folder(folder: str) -> Found:
+def _in(folder: str) -> list[str]:
+    """The checkpoints that a directory stands for: its state file, the variables of a SavedModel."""
     state_file = os.path.join(folder, STATE_FILE)
     saved_model = os.path.join(folder, "variables", "variables")
     candidates = []
-    if os.path.isfile(state_file):
+    if is_file(state_file):
         candidates.append(state_file)
-    if _is_there(f"{saved_model}.index"):
+    if exists(f"{saved_model}.index"):
         candidates.append(saved_model)
-    if os.path.basename(os.path.abspath(folder)) == "variables" and _is_there(os.path.join(folder, "variables.index")):
+    itself = folder.rstrip("/") if is_address(folder) else os.path.abspath(folder)
+    if os.path.basename(itself) == "variables" and exists(os.path.join(folder, "variables.index")):
         candidates.append(os.path.join(folder, "variables"))
+    return candidates
+
+
+def _in_folder(folder: str) -> Found:
+    candidates = _in(folder)
     if len(candidates) > 1:
         message = f"the directory holds several checkpoints: {', '.join(map(shown, candidates))}"
         raise refusal("T2T601", message, folder, "give one of them")
     if candidates:
-        return _from_state(state_file) if candidates[0] == state_file else Found("bundle", candidates[0])
-    if any(_is_there(os.path.join(folder, name)) for name in GRAPH_FILES):
+        is_state = candidates[0] == os.path.join(folder, STATE_FILE)
+        return _from_state(candidates[0]) if is_state else Found("bundle", candidates[0])
+    if any(exists(os.path.join(folder, name)) for name in GRAPH_FILES):
         message = "the SavedModel has no variables (no variables/variables.index)"
         raise refusal("T2T601", message, folder, "its weights may be constants of its graph, which t2t does not read")
     message = "the directory has no file 'checkpoint' and is no SavedModel"
@@ -102,28 +156,48 @@ def _from_state(path: str) -> Found:
         raise refusal("T2T610", message, path, "give that path itself as the checkpoint")
     notes: tuple[Problem, ...] = ()
     prefix = os.path.join(folder, target)
-    if os.path.isabs(target) and os.path.dirname(os.path.realpath(target)) != os.path.realpath(folder or "."):
-        if _is_there(f"{target}.index") or _is_there(target):
-            message = f"the state file names {shown(target)}, which is in another directory"
-            raise refusal("T2T610", message, path, "give that path itself as the checkpoint")
-        prefix = os.path.join(folder, os.path.basename(target))
-        message = f"the state file names {shown(target)}, which does not exist; {shown(prefix)} is read instead"
-        notes = (Problem("T2T610", message, Location(path), severity="note"),)
-    if _is_there(f"{prefix}.index"):
+    if os.path.isabs(target) or has_scheme(target):
+        if _is_beside(target, folder):
+            prefix = target
+        else:
+            prefix = os.path.join(folder, os.path.basename(target))
+            notes = (_read_instead(path, target, prefix),)
+    if exists(f"{prefix}.index"):
         return Found("bundle", prefix, notes)
-    if _V1_PATTERN.search(prefix):
-        raise _v1(path)
-    if os.path.isfile(prefix):
-        raise _other(prefix, None)
+    if is_file(prefix):
+        return _by_content(prefix, None, notes)
+    if parts := _v1_parts(prefix, notes):
+        return parts
     message = f"the state file names {shown(target)}, which does not exist"
     raise refusal("T2T610", message, path, _prefixes_hint(folder))
+
+
+def _is_beside(target: str, folder: str) -> bool:
+    if has_scheme(target) or is_address(folder):
+        return os.path.dirname(target) == folder
+    return os.path.dirname(os.path.realpath(target)) == os.path.realpath(folder or ".")
+
+
+def _read_instead(path: str, target: str, prefix: str) -> Problem:
+    """The note that what lies beside the state file is read; raises CheckpointError where what it names exists."""
+    why = "which does not exist"
+    if has_scheme(target) or is_address(path):
+        # Another computer's path, or an address that nobody here has given: neither is looked at.
+        why = "which is in another place"
+    elif exists(f"{target}.index") or exists(target):
+        message = f"the state file names {shown(target)}, which is in another directory"
+        raise refusal("T2T610", message, path, "give that path itself as the checkpoint")
+    message = f"the state file names {shown(target)}, {why}; {shown(prefix)} is read instead"
+    return Problem("T2T610", message, Location(path), severity="note")
 
 
 def _nothing_there(prefix: str) -> CheckpointError:
     folder, base = os.path.split(prefix)
     try:
         names = names_in(folder)
-    except CheckpointError:
+    except CheckpointError as error:
+        if is_address(folder) and error.problems[0].code != "T2T601":
+            return error
         return refusal("T2T601", f"there is no directory {shown(folder)}", prefix)
     data = [name for name in names if name.startswith(f"{base}.data-") and _ENDING.search(name)]
     if data:
@@ -146,27 +220,74 @@ def _prefixes_hint(folder: str) -> str:
     return f"give one of the prefixes that it holds: {listed}{more}" if found else "no prefix.index lies there"
 
 
-def _other(path: str, ending: re.Match[str] | None) -> CheckpointError:
-    """Why a file that exists is not what t2t reads."""
-    fd, found = open_regular(path)
-    with open(fd, "rb") as file:
-        try:
-            head = file.read(HEAD_SIZE)
-            file.seek(max(found.st_size - len(table.MAGIC), 0))
-            tail = file.read(len(table.MAGIC))
-        except OSError as error:
-            return refusal("T2T602", f"cannot be read: {reason(error)}", path)
+def _v1_parts(path: str, notes: tuple[Problem, ...] = ()) -> Found | None:
+    """The V1 checkpoint whose parts a pattern or a prefix names, None where there is none of them."""
+    folder, base = os.path.split(path)
+    pattern = _V1_PATTERN.search(base)
+    prefix = base[: pattern.start()] if pattern else base
+    try:
+        names = names_in(folder)
+    except CheckpointError:
+        return None
+    if pattern and not names:  # a directory that cannot be listed
+        names = [f"{prefix}-00000-of-{pattern[1]}"]
+    parts: dict[str, str] = {}
+    for name in names:
+        part = _V1_PART.search(name)
+        if part and name[: part.start()] == prefix and (not pattern or part[1] == pattern[1]):
+            parts.setdefault(f"{os.path.join(folder, prefix)}-?????-of-{part[1]}", os.path.join(folder, name))
+    if len(parts) > 1:
+        message = f"{shown(base)} has parts of several saves: {', '.join(map(shown, parts))}"
+        raise refusal("T2T601", message, path, "give one of them")
+    for part_path in parts.values():
+        return _by_content(part_path, None, notes) if exists(part_path) else None
+    return None
+
+
+def _by_content(path: str, ending: re.Match[str] | None, notes: tuple[Problem, ...] = ()) -> Found:
+    """What a file is; raises CheckpointError T2T603 for what t2t does not read."""
+    file = open_file(path)
+    try:
+        head = file.read(0, min(HDF5_STARTS[-1] + len(HDF5_SIGNATURE), file.size))
+        tail = file.read(max(file.size - len(table.MAGIC), 0), min(len(table.MAGIC), file.size))
+        if tail == table.MAGIC:
+            part = _V1_PART.search(path)
+            return Found("v1", f"{path[: part.start()]}-?????-of-{part[1]}" if part else path, notes)
+        if head.startswith(HDF5_SIGNATURE):
+            return Found("hdf5", path, notes)
+        if head.startswith((b"PK\3\4", b"PK\5\6")) and (format_ := _format_of_zip(file)):
+            return Found(format_, path, notes)
+        if head.lstrip().startswith(b"{") and file.size <= MAX_LISTING and b'"weight_map"' in file.read(0, file.size):
+            return Found("keras_shards", path, notes)
+    finally:
+        file.close()
     if not head:
-        return refusal("T2T603", "empty file", path)
+        raise refusal("T2T603", "empty file", path)
     if ending and ending[0] != ".index":
-        return _nothing_there(path[: ending.start()])
-    if tail == table.MAGIC:
-        return _v1(path)
-    if known := described(head):
-        return refusal("T2T603", f"this is {known[0]}", path, known[1])
-    return refusal("T2T603", "not a TensorFlow checkpoint", path, "this t2t reads TensorFlow V2 checkpoints")
+        raise _nothing_there(path[: ending.start()])
+    if known := described(head[:HEAD_SIZE]):
+        raise refusal("T2T603", f"this is {known[0]}", path, known[1])
+    if any(head.startswith(HDF5_SIGNATURE, start) for start in HDF5_STARTS):
+        return Found("hdf5", path, notes)
+    raise refusal("T2T603", "not a checkpoint that t2t knows", path, READ)
 
 
-def _v1(path: str) -> CheckpointError:
-    message = "this is a TensorFlow V1 checkpoint, which is not supported yet"
-    return refusal("T2T603", message, path, "this t2t reads TensorFlow V2 checkpoints")
+def _format_of_zip(file: File) -> str:
+    """The format of a zip archive by the names of its members, "" for none that t2t reads."""
+    names = [name for name in _members(file) if not name.endswith("/")]
+    if any(name.endswith(".weights.h5") or name == "model.weights.npz" for name in names):
+        return "keras"
+    if {"config.json", "metadata.json"} <= set(names):
+        return "keras"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    return "keras" if sum(name.endswith((".npz", ".h5", ".hdf5")) for name in names) == 1 else ""
+
+
+def _members(file: File) -> list[str]:
+    from t2t.checkpoints.archive import Members  # zipfile is slow to import, and most checkpoints are none
+
+    with file.stream() as stream:
+        members = Members(stream, file.size, file.path)
+        members.close()
+        return list(members.infos)

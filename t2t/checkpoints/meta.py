@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from t2t.checkpoints.files import open_regular, reason, refusal
+from t2t.checkpoints.files import is_address, open_regular, reason, refusal
 from t2t.checkpoints.protobuf import BYTES, VARINT, Corrupt, expect, fields, varint
 from t2t.names import OUTPUT_SUFFIX
 
@@ -27,9 +27,10 @@ def trainable(path: str) -> frozenset[str] | None:
     """
     The names of the trainable variables in the file `<prefix>.meta`, as the checkpoint spells them.
 
-    None where there is no such file or it has no such collection. Raises CheckpointError: T2T602, T2T604 or T2T611.
+    None where there is no such file or it has no such collection, and for an address: a graph can be larger than the
+    weights, and is not fetched. Raises CheckpointError: T2T602, T2T604 or T2T611.
     """
-    if not os.path.lexists(path):
+    if is_address(path) or not os.path.lexists(path):
         return None
     fd, found = open_regular(path)
     with open(fd, "rb", buffering=0) as file:

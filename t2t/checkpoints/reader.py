@@ -7,6 +7,7 @@ A reader derives from `Reader`, sets `inventory` and fills a buffer with one var
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ import google_crc32c
 import numpy as np
 
 from t2t.checkpoints.files import Identity, refusal, state_of
-from t2t.names import shown
+from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, shown
 from t2t.problems import CheckpointError, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
 
@@ -119,3 +120,14 @@ def check_bools(ref: TensorRef, stored: Bytes, path: str) -> None:
     if ref.dtype == "bool" and stored.size and (largest := int(stored.max())) > 1:
         message = f"{shown(ref.name)}: a bool is stored as the byte {largest}, but can only be 0 or 1"
         raise refusal("T2T606", message, path)
+
+
+def short_names(keys: list[str]) -> list[str]:
+    """The keys without the suffixes that say nothing, as far as names stay unique."""
+    short = [key.removesuffix(OUTPUT_SUFFIX).removesuffix(VALUE_SUFFIX) or key for key in keys]
+    count = Counter(short)
+    taken = set(keys)
+    return [
+        name if name == key or (count[name] == 1 and name not in taken) else key
+        for key, name in zip(keys, short, strict=True)
+    ]

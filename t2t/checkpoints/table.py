@@ -18,7 +18,8 @@ unseen. https://github.com/google/leveldb/blob/main/doc/table_format.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bisect
+from collections.abc import Callable, Iterator
 
 import google_crc32c
 import numpy as np
@@ -31,6 +32,8 @@ FOOTER_SIZE = 48
 TRAILER_SIZE = 5
 
 MAX_BLOCK = 64 * 2**20
+#: Snappy copies at most 64 bytes by an element of 2.
+MAX_RATIO = 64
 MAX_KEY = 128 * 2**10
 MAX_ENTRIES = 5_000_000
 #: The sum of all keys and values. Keys share their beginnings, so a small table could hold very many long ones.
@@ -45,29 +48,91 @@ def unmasked(stored: int) -> int:
 
 def entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) in ascending order of the keys; raises Corrupt at the first thing that is wrong."""
-    if len(data) < FOOTER_SIZE:
-        raise Corrupt(f"a table has at least {FOOTER_SIZE} bytes, but this has {len(data)}" if data else "empty file")
-    if not data.endswith(MAGIC):
-        raise Corrupt("the file does not end with the magic number of a table")
-    metaindex, index = _footer(data[-FOOTER_SIZE:])
-    if next(_entries(_block(data, *metaindex)), None) is not None:
-        raise Corrupt("the metaindex block has entries, but TensorFlow writes none")
-    handles = _handles(data, metaindex, index)
+    table = Table(lambda offset, size: data[offset : offset + size], len(data), MAX_BLOCK)
+    size = 0
+    for count, (key, value) in enumerate(table.scan(), 1):
+        size += len(key) + len(value)
+        if count > MAX_ENTRIES or size > MAX_SIZE:
+            raise Corrupt(f"the table has more than {MAX_ENTRIES} entries or {MAX_SIZE} bytes of them", "T2T611")
+        yield key, value
 
-    count = size = 0
-    previous = None
-    for separator, offset, length in handles:
-        for key, value in _entries(_block(data, offset, length)):
-            if previous is not None and key <= previous:
-                raise _disorder(previous, key)
-            previous = key
-            count += 1
-            size += len(key) + len(value)
-            if count > MAX_ENTRIES or size > MAX_SIZE:
-                raise Corrupt(f"the table has more than {MAX_ENTRIES} entries or {MAX_SIZE} bytes of them", "T2T611")
-            yield key, value
-        if previous is not None and previous > separator:
-            raise Corrupt(f"the block at {offset} holds a key behind the one that the index block gives as its last")
+
+class Table:
+    """
+    A table of `size` bytes, of which `read(offset, size)` gives any; only the footer and the index block are read here.
+
+    No block of more than `max_block` bytes is read, before or after unpacking. Raises Corrupt.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int, max_block: int) -> None:
+        if size < FOOTER_SIZE:
+            raise Corrupt(f"a table has at least {FOOTER_SIZE} bytes, but this has {size}" if size else "empty file")
+        self._read = read
+        self._end = size - FOOTER_SIZE
+        self._max_block = max_block
+        footer = read(self._end, FOOTER_SIZE)
+        if not footer.endswith(MAGIC):
+            raise Corrupt("the file does not end with the magic number of a table")
+        metaindex, index = _footer(footer)
+        if next(_entries(self._block(*metaindex)), None) is not None:
+            raise Corrupt("the metaindex block has entries, but TensorFlow writes none")
+        self.blocks = _handles(_entries(self._block(*index)), metaindex, index, self._end)
+        self._separators = [separator for separator, _, _ in self.blocks]
+
+    def scan(self) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of all blocks, the order of the keys checked."""
+        previous = None
+        for i, (_, offset, _) in enumerate(self.blocks):
+            for key, value in self._checked(i):
+                if previous is not None and key <= previous:
+                    raise _disorder(previous, key)
+                previous = key
+                yield key, value
+            if previous is not None and previous > self._separators[i]:
+                raise _behind(offset)
+
+    def place(self, key: bytes) -> int:
+        """The number of the block that holds `key`, if the table has it."""
+        return bisect.bisect_left(self._separators, key)
+
+    def block(self, number: int) -> dict[bytes, bytes]:
+        """One block's keys and values; the keys ascend, and lie between its separator and the one before."""
+        if number >= len(self.blocks):
+            return {}
+        before = self._separators[number - 1] if number else None
+        found: dict[bytes, bytes] = {}
+        for key, value in self._checked(number):
+            if before is not None and key <= before:
+                raise _disorder(before, key)
+            found[key] = value
+            before = key
+        if before is not None and before > self._separators[number]:
+            raise _behind(self.blocks[number][1])
+        return found
+
+    def _checked(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+        _, offset, size = self.blocks[number]
+        return _entries(self._block(offset, size))
+
+    def _block(self, offset: int, size: int) -> bytes:
+        """The block's content, checked and decompressed."""
+        end = offset + size
+        if end + TRAILER_SIZE > self._end:
+            raise Corrupt(f"a block ends at byte {end + TRAILER_SIZE}, but the footer starts at {self._end}")
+        if size > self._max_block:
+            raise Corrupt(f"the block at {offset} has {size} bytes, but at most {self._max_block} are read", "T2T611")
+        data = self._read(offset, size + TRAILER_SIZE)
+        stored = unmasked(int.from_bytes(data[size + 1 :], "little"))
+        computed = google_crc32c.value(data[: size + 1])
+        if computed != stored:
+            message = f"checksum mismatch in the block at {offset} (stored 0x{stored:08x}, computed 0x{computed:08x})"
+            raise Corrupt(message)
+        compression = data[size]
+        if compression == 0:
+            return data[:size]
+        if compression == 1:
+            return _uncompressed(data[:size], offset, self._max_block)
+        raise Corrupt(f"the block at {offset} has the compression type {compression}, but only 0 and 1 exist")
 
 
 def _footer(footer: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -86,12 +151,14 @@ def _footer(footer: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
     return (numbers[0], numbers[1]), (numbers[2], numbers[3])
 
 
-def _handles(data: bytes, metaindex: tuple[int, int], index: tuple[int, int]) -> list[tuple[bytes, int, int]]:
-    """(separator, offset, size) of each data block, after checking that all blocks tile the file."""
+def _handles(
+    rows: Iterator[tuple[bytes, bytes]], metaindex: tuple[int, int], index: tuple[int, int], end: int
+) -> list[tuple[bytes, int, int]]:
+    """(separator, offset, size) of each data block, after checking that all blocks tile the file up to the footer."""
     handles = []
     at = 0
     previous = None
-    for separator, value in _entries(_block(data, *index)):
+    for separator, value in rows:
         if previous is not None and separator <= previous:
             raise _disorder(previous, separator)
         previous = separator
@@ -105,37 +172,24 @@ def _handles(data: bytes, metaindex: tuple[int, int], index: tuple[int, int]) ->
         if offset != at:
             raise Corrupt(f"the {name} block should start at byte {at}, but the footer says {offset}")
         at = offset + size + TRAILER_SIZE
-    if at != len(data) - FOOTER_SIZE:
-        raise Corrupt(f"the blocks end at byte {at}, but the footer starts at {len(data) - FOOTER_SIZE}")
+    if at != end:
+        raise Corrupt(f"the blocks end at byte {at}, but the footer starts at {end}")
     return handles
 
 
-def _block(data: bytes, offset: int, size: int) -> bytes:
-    """The block's content, checked and decompressed."""
-    end = offset + size
-    if end + TRAILER_SIZE > len(data) - FOOTER_SIZE:
-        raise Corrupt(f"a block ends at byte {end + TRAILER_SIZE}, but the footer starts at {len(data) - FOOTER_SIZE}")
-    if size > MAX_BLOCK:
-        raise Corrupt(f"the block at {offset} has {size} bytes, but at most {MAX_BLOCK} are read", "T2T611")
-    stored = unmasked(int.from_bytes(data[end + 1 : end + TRAILER_SIZE], "little"))
-    computed = google_crc32c.value(data[offset : end + 1])
-    if computed != stored:
-        raise Corrupt(f"checksum mismatch in the block at {offset} (stored 0x{stored:08x}, computed 0x{computed:08x})")
-    compression = data[end]
-    if compression == 0:
-        return data[offset:end]
-    if compression == 1:
-        return _uncompressed(data[offset:end], offset)
-    raise Corrupt(f"the block at {offset} has the compression type {compression}, but only 0 and 1 exist")
+def _behind(offset: int) -> Corrupt:
+    return Corrupt(f"the block at {offset} holds a key behind the one that the index block gives as its last")
 
 
-def _uncompressed(content: bytes, offset: int) -> bytes:
+def _uncompressed(content: bytes, offset: int, limit: int) -> bytes:
     import cramjam  # most indexes are not compressed
 
     try:
         size = cramjam.snappy.decompress_raw_len(content)
-        if size > MAX_BLOCK:
-            raise Corrupt(f"the block at {offset} unpacks to {size} bytes, but at most {MAX_BLOCK} are read", "T2T611")
+        if size > limit:
+            raise Corrupt(f"the block at {offset} unpacks to {size} bytes, but at most {limit} are read", "T2T611")
+        if size > MAX_RATIO * len(content) + MAX_RATIO:  # no element of snappy's can stand for more
+            raise Corrupt(f"the block at {offset} claims to unpack from {len(content)} bytes to {size}")
         return bytes(cramjam.snappy.decompress_raw(content))
     except cramjam.DecompressionError as error:
         raise Corrupt(f"the block at {offset} is not snappy: {str(error).removeprefix('snappy: ')}") from error

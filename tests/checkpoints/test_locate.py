@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -216,11 +218,17 @@ def test_a_name_that_is_too_long_is_refused() -> None:
 
 # Other formats.
 
-NOT_YET = "this t2t reads TensorFlow V2 checkpoints"
+READS = "t2t reads TensorFlow V1 and V2 checkpoints, SavedModels, Keras .h5 and .keras, and .npz"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+V1 = table_of([(b"z", stored(block([(b"", b"\n\0")])))])
 
 
-def zip_of(member: bytes) -> bytes:
-    return b"PK\3\4" + bytes(22) + len(member).to_bytes(2, "little") + bytes(2) + member
+def zip_of(*members: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for member in members:
+            archive.writestr(member, b"1")
+    return out.getvalue()
 
 
 OTHERS = {
@@ -229,23 +237,18 @@ OTHERS = {
         "this is a Git LFS pointer, not the file itself; run git lfs pull",
     ),
     "html": (b"<html>", "this is an HTML page; download the file itself"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n", f"this is an HDF5 file, which is not supported yet; {NOT_YET}"),
-    "v1": (
-        table_of([(b"z", stored(block([(b"", b"\n\0")])))]),
-        f"this is a TensorFlow V1 checkpoint, which is not supported yet; {NOT_YET}",
+    "torch": (zip_of("model/data.pkl"), f"this is a PyTorch file (a pickle), which t2t never reads; {READS}"),
+    "zip": (zip_of("a\x1b"), "this is a zip archive (its first member is a\\x1b); unpack it first"),
+    "zip of some arrays": (zip_of("a.npy", "b"), f"this is a NumPy .npz archive; {READS}"),
+    "zip of no weights": (zip_of("metadata.json"), f"this is a .keras archive; {READS}"),
+    "pickle": (b"\x80\x04}.", f"this is a Python pickle, which t2t never reads; {READS}"),
+    "tar of an HDF5 file": (
+        (b"x".ljust(257, b"\0") + b"ustar\0").ljust(512, b"\0") + HDF5,
+        "this is a tar archive; unpack it first",
     ),
-    "keras": (zip_of(b"metadata.json"), f"this is a .keras archive, which is not supported yet; {NOT_YET}"),
-    "npz": (zip_of(b"w.npy"), f"this is a NumPy .npz archive, which is not supported yet; {NOT_YET}"),
-    "torch": (zip_of(b"model/data.pkl"), f"this is a PyTorch file (a pickle), which t2t never reads; {NOT_YET}"),
-    "zip": (zip_of(b"a\x1b"), f"this is a zip archive (its first member is a\\x1b); {NOT_YET}"),
-    "pickle": (b"\x80\x04}.", f"this is a Python pickle, which t2t never reads; {NOT_YET}"),
-    "gguf": (b"GGUF\3", f"this is a GGUF file; {NOT_YET}"),
-    "tflite": (b"\x1c\0\0\0TFL3", f"this is a TFLite model; {NOT_YET}"),
-    "safetensors": (b'\x40\0\0\0\0\0\0\0{"a":', f"this is a safetensors file; {NOT_YET}"),
-    "gzip": (b"\x1f\x8b\x08", "this is a gzip archive; unpack it first"),
-    "tar": (bytes(257) + b"ustar\0", "this is a tar archive; unpack it first"),
     "empty": (b"", "empty file"),
-    "text": (b"hello", f"not a TensorFlow checkpoint; {NOT_YET}"),
+    "text": (b"hello", f"not a checkpoint that t2t knows; {READS}"),
+    "HDF5 where none begins": (bytes(1536) + HDF5, f"not a checkpoint that t2t knows; {READS}"),
 }
 
 
@@ -256,18 +259,97 @@ def test_other_files_are_named_by_their_content(content: bytes, text: str) -> No
     assert refused("x") == f"x: T2T603: {text}"
 
 
-def test_real_files_of_other_kinds_are_named(shared_data: Path, tmp_path: Path) -> None:
+def test_a_zip_that_is_cut_off_is_damaged() -> None:
+    Path("x").write_bytes(zip_of("a.npy")[:-1])
+
+    text = "the zip archive is damaged: File is not a zip file; the file is damaged: copy it again"
+    assert refused("x") == f"x: T2T604: {text}"
+
+
+FORMATS = {
+    "a table": (V1, "v1"),
+    "HDF5": (HDF5, "hdf5"),
+    "HDF5 behind 512 bytes": (bytes(512) + HDF5, "hdf5"),
+    "HDF5 behind 32 KiB": (bytes(2**15) + HDF5, "hdf5"),
+    "Keras 3": (zip_of("metadata.json", "config.json", "model.weights.h5"), "keras"),
+    "Keras 3 without its weights": (zip_of("metadata.json", "config.json"), "keras"),
+    "Keras 3 with numpy weights": (zip_of("model.weights.npz"), "keras"),
+    "Keras 3 in shards": (zip_of("model.weights.json", "model_00000.weights.h5", "model_00001.weights.h5"), "keras"),
+    "one HDF5 file in a zip": (zip_of("README", "a/w.h5"), "keras"),
+    "one npz in a zip": (zip_of("w.npz"), "keras"),
+    "arrays": (zip_of("a.npy", "b/", "b/c.npy"), "npz"),
+    "a list of files": (b' {"metadata": {}, "weight_map": {}}', "keras_shards"),
+}
+
+
+@pytest.mark.parametrize(("content", "name"), FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("path", ["x", "x.npz", "x.h5", "checkpoint.keras"])
+def test_a_format_is_told_by_the_content_and_not_by_the_name(path: str, content: bytes, name: str) -> None:
+    Path(path).write_bytes(content)
+
+    assert locate(path) == Found(name, path)
+
+
+def test_real_files_of_other_formats_are_found(shared_data: Path, tmp_path: Path) -> None:
     np.savez("arrays.npz", a=np.zeros(3))
-    kinds = {
-        shared_data / "dtln/breizhn+DTLN/model.h5": "an HDF5 file",
-        shared_data / "v1-single-file/KennyCandy+HAR/models/model.ckpt": "a TensorFlow V1 checkpoint",
-        shared_data / "v1-single-file/KennyCandy+HAR/models": "a TensorFlow V1 checkpoint",
-        shared_data / "keras-zip/keras-team+keras/pre_pr22362_nested_container.keras": "a .keras archive",
-        shared_data / "dtln/lhwcv+DTLN_pytorch/pretrained/model.pth": "a PyTorch file (a pickle)",
-        tmp_path / "arrays.npz": "a NumPy .npz archive",
+    single = shared_data / "v1-single-file/KennyCandy+HAR/models/model.ckpt"
+    keras = shared_data / "keras-zip/keras-team+keras/pre_pr22362_nested_container.keras"
+    formats = {
+        shared_data / "dtln/breizhn+DTLN/model.h5": "hdf5",
+        single: "v1",
+        keras: "keras",
+        tmp_path / "arrays.npz": "npz",
     }
-    for path, kind in kinds.items():
-        assert f"T2T603: this is {kind}, which " in refused(str(path))
+    for path, name in formats.items():
+        assert locate(str(path)) == Found(name, str(path))
+
+    assert (locate(str(single.parent)).format, locate(str(single.parent)).path) == ("v1", str(single))
+    text = refused(str(shared_data / "dtln/lhwcv+DTLN_pytorch/pretrained/model.pth"))
+    assert "T2T603: this is a PyTorch file (a pickle), which " in text
+
+
+# The parts of a V1 checkpoint.
+
+PARTS = ["x-?????-of-00002", "x", "x-00000-of-00002", "x-00001-of-00002"]
+
+
+@pytest.mark.parametrize("path", PARTS)
+@pytest.mark.parametrize("folder", ["", "d[1]/"])
+def test_all_parts_of_a_v1_checkpoint_are_meant(folder: str, path: str) -> None:
+    for other in ("", "d[1]/"):
+        Path(f"./{other}").mkdir(exist_ok=True)
+        for part in ("x-00000-of-00002", "x-00001-of-00002", "xx-00000-of-00003", "x-00000-of-00003.meta"):
+            Path(f"{other}{part}").write_bytes(V1)
+
+    assert locate(folder + path) == Found("v1", f"{folder}x-?????-of-00002")
+
+
+def test_the_parts_of_several_saves_are_refused_but_for_a_pattern() -> None:
+    for part in ("x-00000-of-00001", "x-00000-of-00002"):
+        Path(part).write_bytes(V1)
+
+    text = "x has parts of several saves: x-?????-of-00001, x-?????-of-00002; give one of them"
+    assert refused("x") == f"x: T2T601: {text}"
+    assert locate("x-?????-of-00002") == Found("v1", "x-?????-of-00002")
+
+
+def test_parts_of_something_else_are_named_by_their_content() -> None:
+    Path("x-00000-of-00001").write_bytes(b"<html>")
+
+    text = "this is an HTML page; download the file itself"
+    assert refused("x") == f"x-00000-of-00001: T2T603: {text}"
+
+
+def test_a_file_whose_name_has_question_marks_is_that_file() -> None:
+    Path("x-?????-of-00002").write_bytes(V1)
+    Path("x-00000-of-00002").write_bytes(V1)
+
+    assert locate("x-?????-of-00002") == Found("v1", "x-?????-of-00002")
+
+
+def test_a_pattern_without_parts_is_refused() -> None:
+    text = "no checkpoint there: neither x-?????-of-00002.index nor x-?????-of-00002 exists"
+    assert refused("x-?????-of-00002") == f"x-?????-of-00002: T2T601: {text}"
 
 
 # What a state file may lead to.
@@ -324,15 +406,32 @@ def test_a_checkpoint_that_was_deleted_lists_those_that_are_left(target: str) ->
     assert refused("d") == f"d/checkpoint: T2T610: {text}"
 
 
-def test_a_state_file_that_names_a_v1_checkpoint_is_refused() -> None:
+def test_a_state_file_may_name_all_parts_of_a_v1_checkpoint() -> None:
     state("d", "model.ckpt-?????-of-00002")
+    text = "the state file names model.ckpt-?????-of-00002, which does not exist; no prefix.index lies there"
+    assert refused("d") == f"d/checkpoint: T2T610: {text}"
 
-    text = "this is a TensorFlow V1 checkpoint, which is not supported yet"
-    assert refused("d") == f"d/checkpoint: T2T603: {text}; {NOT_YET}"
+    Path("d/model.ckpt-00001-of-00002").write_bytes(V1)
+    assert locate("d") == Found("v1", "d/model.ckpt-?????-of-00002")
 
 
-def test_a_state_file_that_names_another_file_says_what_that_is() -> None:
+def test_a_state_file_may_name_a_file_of_another_format() -> None:
     state("d", "weights")
-    Path("d/weights").write_bytes(b"\x89HDF\r\n\x1a\n")
+    Path("d/weights").write_bytes(HDF5)
+    assert locate("d") == Found("hdf5", "d/weights")
 
-    assert refused("d") == f"d/weights: T2T603: this is an HDF5 file, which is not supported yet; {NOT_YET}"
+    Path("d/weights").write_bytes(b"<html>")
+    assert refused("d") == "d/weights: T2T603: this is an HTML page; download the file itself"
+
+
+def test_an_address_in_a_state_file_is_not_followed() -> None:
+    save("d/x")
+    state("d", "gs://bucket/d/x")
+
+    found = locate("d")
+    assert found.path == "d/x"
+    text = "the state file names gs://bucket/d/x, which is in another place; d/x is read instead"
+    assert [str(note) for note in found.notes] == [f"d/checkpoint: T2T610: {text}"]
+    state("d", "gs://bucket/d/y")
+    text = "the state file names gs://bucket/d/y, which does not exist; give one of the prefixes that it holds: x"
+    assert refused("d") == f"d/checkpoint: T2T610: {text}"

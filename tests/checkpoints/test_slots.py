@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from t2t import checkpoints
+from t2t.checkpoints.object_graph import ObjectGraph
 from t2t.checkpoints.slots import with_slots
 from t2t.tensors import TensorRef
 
@@ -20,6 +21,8 @@ def slots_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 TF1 = [
     *("Adam", "Adam_1", "Momentum", "RMSProp", "RMSProp_1", "Adagrad"),
     *("Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", "adam_m", "adam_v"),
+    *("RMSProp_2", "AdagradDA", "AdagradDA_1", "ProximalAdagrad", "LARSOptimizer", "lamb_m", "AdaMax_1", "AdamW"),
+    *("Adafactor", "Adafactor_1"),
 ]
 
 
@@ -38,6 +41,71 @@ def test_another_shape_is_no_slot() -> None:
 def test_an_average_is_no_slot() -> None:
     shapes = {"w": (2,), "w/ExponentialMovingAverage": (2,), "w/Adams": (2,), "global_step": (), "save_counter": ()}
     assert slots_of(shapes) == {}
+
+
+def test_adafactors_slots_may_lack_an_axis() -> None:
+    shapes = {
+        "w": (2, 3),
+        "w_slot_vr": (2,),
+        "w_slot_vc": (3,),
+        "w_slot_v": (2, 3),
+        "w_slot_v2": (2, 3),
+        "b_slot_v": (3,),
+        "w/Adafactor": (2,),
+        "w/Adafactor_1": (3,),
+        "w/Adafactor_2": (4,),
+        "w/Adam": (2,),
+        "w/Adafactor_3": (),
+        "s/a": (),
+        "s/a_slot_v": (),
+    }
+    assert slots_of(shapes) == {
+        **dict.fromkeys(["w_slot_vr", "w_slot_vc", "w_slot_v", "w/Adafactor", "w/Adafactor_1"], "w"),
+        "s/a_slot_v": "s/a",
+    }
+
+
+def test_averages_belong_to_their_variable_and_are_no_slots() -> None:
+    shapes = {
+        "a/w": (2,),
+        "a/w/ExponentialMovingAverage": (2,),
+        "s/a/w/ExponentialMovingAverage_1": (2,),
+        "a/w/ExponentialMovingAverages": (2,),
+        "a/w/ExponentialMovingAverage_2": (3,),
+        "b/average": (2,),
+        "a/w/.OPTIMIZER_SLOT/optimizer/average": (2,),
+        "ExponentialMovingAverage": (2,),
+    }
+    marked = with_slots({name: TensorRef(name, "float32", shape) for name, shape in shapes.items()})
+
+    assert {name for name, ref in marked.items() if ref.slot_of is not None} == set()
+    assert {name: ref.average_of for name, ref in marked.items() if ref.average_of is not None} == dict.fromkeys(
+        [
+            *("a/w/ExponentialMovingAverage", "s/a/w/ExponentialMovingAverage_1"),
+            "a/w/.OPTIMIZER_SLOT/optimizer/average",
+        ],
+        "a/w",
+    )
+
+
+def test_what_the_object_graph_says_comes_first() -> None:
+    names = ["w", "w/Adam", "x/.OPTIMIZER_SLOT/optimizer/m", "optimizer/_variables/2", "e", "gone"]
+    refs = {name: TensorRef(name, "float32", (2,), key=f"{name}!") for name in names}
+    graph = ObjectGraph(
+        {},
+        {"w/Adam!": "", "x/.OPTIMIZER_SLOT/optimizer/m!": "w!", "optimizer/_variables/2!": "w!", "gone!": "nothing"},
+        {"e!": "w!"},
+    )
+    marked = with_slots(refs, graph)
+
+    assert {name: (ref.slot_of, ref.average_of) for name, ref in marked.items()} == {
+        "w": (None, None),
+        "w/Adam": ("w", None),
+        "x/.OPTIMIZER_SLOT/optimizer/m": ("w", None),
+        "optimizer/_variables/2": ("w", None),
+        "e": (None, "w"),
+        "gone": ("", None),
+    }
 
 
 def test_counters_are_scalars() -> None:
@@ -71,7 +139,9 @@ def test_tf2_slots_and_the_hyperparameters_of_their_optimizer() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["/" * 100_000 + "Adam", "/.OPTIMIZER_SLOT/" * 7_000, "a/beta1_power" * 8_000])
+@pytest.mark.parametrize(
+    "name", ["/" * 100_000 + "Adam", "/.OPTIMIZER_SLOT/" * 7_000, "a/beta1_power" * 8_000, "_slot_v" * 15_000]
+)
 def test_a_hostile_name_costs_no_time(name: str) -> None:
     slots_of({name: ()})
 

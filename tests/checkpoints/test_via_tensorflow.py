@@ -240,11 +240,6 @@ def test_other_formats_are_not_shown_to_tensorflow(small: str) -> None:
 
 
 def test_what_the_child_prints_is_no_answer(small: str, fake: Fake) -> None:
-    fake(
-        before=textwrap.dedent("""
-        print("noise", flush=True)
-        os.write(1, b"more noise")
-    """)
-    )
+    fake(before="print('noise', flush=True); os.write(1, b'more noise')")
 
     assert api.cross_check(small).equal == 2
