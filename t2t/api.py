@@ -11,19 +11,20 @@ imported where a job needs them: `check`, `explain` and `open_checkpoint` import
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from t2t import checkpoints
 from t2t import plan as planning
-from t2t.checkpoints import Checkpoint, inspection
+from t2t.checkpoints import Checkpoint
 from t2t.checkpoints.files import is_address
+from t2t.checkpoints.inspection import Inspection, inspect
+from t2t.checkpoints.via_tensorflow import CrossCheck, cross_check
 from t2t.job import (
     Array,
     Job,
     Options,
-    Progress,
     checkpoint_path,
     graph_path,
     path_option,
@@ -33,7 +34,7 @@ from t2t.job import (
 )
 from t2t.mapping import Mapping as MappingFile
 from t2t.mapping import Rule
-from t2t.names import did_you_mean, matches, natural, shown
+from t2t.names import did_you_mean, shown
 from t2t.plan import Plan, Step
 from t2t.problems import (
     CheckpointError,
@@ -52,6 +53,27 @@ if TYPE_CHECKING:
 
     from t2t.proof.compare import Comparison
     from t2t.proof.recording import Recording
+
+
+__all__ = [
+    "Checkpoint",
+    "Conversion",
+    "CrossCheck",
+    "Explanation",
+    "Inspection",
+    "Options",
+    "check",
+    "convert",
+    "cross_check",
+    "explain",
+    "inspect",
+    "iter_tensors",
+    "load",
+    "load_into",
+    "open_checkpoint",
+    "record",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,119 +97,12 @@ class Explanation:
     ties: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CrossCheck:
-    """
-    A checkpoint read by t2t and by TensorFlow `version`: how many variables are equal in every byte (`nbytes` in all),
-    why which others were not compared, and a problem (T2T506, T2T614) for each that differs or that TensorFlow died of.
-    """
-
-    version: str
-    equal: int
-    nbytes: int
-    not_compared: Mapping[str, str]
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """
-    What `inspect` found: the variables that were asked for, in the order that was, and what there is to warn of.
-
-    `labels` are their names as they were asked for. `values` are the figures of those variables whose values were asked
-    for (None where one holds no numbers), `checked` what reading every one of `refs` found, `files` the checkpoint's,
-    where that was asked for.
-    """
-
-    refs: tuple[TensorRef, ...]
-    labels: Mapping[str, str]
-    notes: tuple[Problem, ...]
-    files: tuple[inspection.FileUse, ...]
-    values: Mapping[str, inspection.Statistics | None]
-    checked: inspection.Checked | None
-
-
 # --- the jobs ---
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> Checkpoint:
     """An open checkpoint: its inventory, and its tensors on demand. Raises CheckpointError."""
     return checkpoints.open(os.fspath(path), checksums=checksums)
-
-
-def inspect(
-    opened: Checkpoint,
-    patterns: Sequence[str] = (),
-    *,
-    names: Literal["key", "full_name"] = "key",
-    sort: Literal["name", "size"] = "name",
-    values: Sequence[str] = (),
-    checksums: bool = False,
-    files: bool = False,
-    progress: Progress = silent,
-) -> Inspection:
-    """
-    The variables that one of the globs `patterns` matches (all of them without one), the largest first by `size`.
-
-    With `checksums` each of them is read and checked, with `files` each file's size is asked for; figures are computed
-    of those that a glob of `values` matches.
-    Raises UsageError for a glob that matches nothing, CheckpointError where a variable whose figures are wanted cannot
-    be read.
-    """
-    refs = list(opened.inventory.variables.values())
-    labels = {ref.name: (ref.full_name if names == "full_name" else None) or ref.name for ref in refs}
-    refs.sort(key=lambda ref: (-ref.nbytes if sort == "size" else 0, natural(labels[ref.name])))
-    listed = _matched(patterns, refs, labels) if patterns else refs
-    wanted = _matched(values, refs, labels)
-    checked = inspection.check(opened, listed, progress) if checksums else None
-    figures = {}
-    for ref in sorted(wanted, key=lambda ref: (ref.shard, ref.offset)):
-        figures[ref.name] = inspection.statistics(opened, ref)
-        progress(ref.nbytes)
-    return Inspection(
-        tuple(listed),
-        labels,
-        (*opened.notes, *inspection.never_updated(opened.path, opened.inventory, figures)),
-        tuple(inspection.file_uses(opened)) if files else (),
-        {ref.name: figures[ref.name] for ref in wanted},
-        checked,
-    )
-
-
-def _matched(patterns: Sequence[str], refs: Sequence[TensorRef], labels: Mapping[str, str]) -> list[TensorRef]:
-    """The variables that one of the globs matches, in their order; a name is matched by itself, whatever it holds."""
-    found: set[str] = set()
-    for pattern in patterns:
-        hits = {ref.name for ref in refs if labels[ref.name] == pattern or matches(pattern, labels[ref.name])}
-        if not hits:
-            message = f"no variable is matched by {shown(pattern)}"
-            raise UsageError(Problem("T2T001", message, None, did_you_mean(pattern, labels.values())))
-        found |= hits
-    return [ref for ref in refs if ref.name in found]
-
-
-def cross_check(path: str | os.PathLike[str], *, progress: Progress = silent) -> CrossCheck:
-    """
-    Reads every variable twice, by t2t and by TensorFlow in a process of its own, and compares all bytes.
-
-    Raises CheckpointError, and UsageError for a format that TensorFlow does not read.
-    """
-    from t2t.checkpoints.via_tensorflow import ViaTensorFlow
-
-    equal = nbytes = 0
-    not_compared, problems = {}, []
-    with checkpoints.open(os.fspath(path), reader="tensorflow") as opened:
-        assert isinstance(opened, ViaTensorFlow)
-        for difference in opened.differences():
-            if difference.not_compared is not None:
-                not_compared[difference.ref.name] = difference.not_compared
-            elif difference.problem is not None:
-                problems.append(difference.problem)
-            else:
-                equal += 1
-                nbytes += difference.ref.nbytes
-            progress(difference.ref.nbytes)
-        return CrossCheck(opened.version, equal, nbytes, not_compared, tuple(problems))
 
 
 def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> list[Problem]:

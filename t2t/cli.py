@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 import t2t
-from t2t import api, console
+from t2t import checkpoints, console
+from t2t.checkpoints import inspection
 from t2t.names import did_you_mean, shown
 from t2t.problems import OutputError, Problem, T2TError, UsageError, exit_code
 
@@ -111,6 +112,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _convert(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
     with screen.progress("converting") as progress:
         done = api.convert(options.mapping, options.output, progress=progress, **_api_options(options, screen))
     screen.conversion(done)
@@ -119,13 +122,15 @@ def _convert(options: argparse.Namespace, screen: console.Console) -> int:
 
 def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
     if options.cross_check:
+        from t2t.checkpoints.via_tensorflow import cross_check
+
         with screen.progress("comparing") as progress:
-            checked = api.cross_check(options.checkpoint, progress=progress)
+            checked = cross_check(options.checkpoint, progress=progress)
         screen.cross_check(checked)
         return exit_code(checked.problems)
-    with api.open_checkpoint(options.checkpoint) as opened:
+    with checkpoints.open(options.checkpoint) as opened:
         inspect = partial(
-            api.inspect,
+            inspection.inspect,
             opened,
             options.patterns,
             names=options.names,
@@ -146,6 +151,8 @@ def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
 
 
 def _check(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
     mappings = options.mapping or sorted(glob.glob("mappings/*.yaml"))
     if not mappings:
         raise UsageError(Problem("T2T001", "there are no mappings under mappings/", None, "name the mappings to check"))
@@ -157,11 +164,15 @@ def _check(options: argparse.Namespace, screen: console.Console) -> int:
 
 
 def _explain(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
     screen.explanation(api.explain(options.mapping, options.parameter, checkpoint=options.checkpoint))
     return 0
 
 
 def _record(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
     given = _api_options(options, screen)
     place, recording = api.record(options.mapping, timeout=options.timeout, **given)
     screen.recording(place, recording)
@@ -169,6 +180,8 @@ def _record(options: argparse.Namespace, screen: console.Console) -> int:
 
 
 def _verify(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
     with screen.progress("reading") as progress:
         comparison = api.verify(options.mapping, progress=progress, **_api_options(options, screen))
     problems = comparison.problems()

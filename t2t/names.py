@@ -7,7 +7,6 @@ and by `.` in modules.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -32,6 +31,8 @@ def shown(name: str) -> str:
 
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """Up to `count` candidates that look like `name`, the nearest first; none when nothing is close."""
+    import difflib  # only where something is wrong
+
     return difflib.get_close_matches(name, sorted(candidates), n=count, cutoff=0.6)
 
 

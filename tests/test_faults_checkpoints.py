@@ -8,16 +8,15 @@ was before, at most 200 MB of address space beyond what importing took, and a fe
 
 Not here, or not whole, and why:
 
-    2    there is no -v: what a path leads to is asserted by what is listed
     4    there is no --allow-missing-shards: a shard that is missing is always an error
     8    there is no --follow-checkpoint-path: the message says which path to give
     18   every length of a real index and of its data: tests/checkpoints/test_damage.py
     19   every bit of them: the same
     31   five million entries: tests/checkpoints/test_table.py, with a lower limit
     44   slow checksums: tests/checkpoints/test_bundle.py
-    46   nothing tells of holes: they mean nothing
     47   how fast aligned values are read: benchmarks/
     48   there is no --normalize-bool
+    55   what TensorFlow itself cuts into parts: tests/checkpoints/test_partitioned.py
 """
 
 from __future__ import annotations

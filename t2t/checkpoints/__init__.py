@@ -10,6 +10,7 @@ No TensorFlow, no code from the file, and no bytes that were not checked. Nothin
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from types import TracebackType
@@ -17,18 +18,10 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
-from t2t.checkpoints.archive import Archive
-from t2t.checkpoints.bundle import Bundle
 from t2t.checkpoints.files import is_address
-from t2t.checkpoints.full_names import by_full_name
-from t2t.checkpoints.hdf5 import HDF5
 from t2t.checkpoints.locate import locate
-from t2t.checkpoints.npz import Npz
-from t2t.checkpoints.shards import Shards
-from t2t.checkpoints.v1 import V1
-from t2t.checkpoints.via_tensorflow import ViaTensorFlow
 from t2t.names import shown
-from t2t.problems import Problem, T2TError, UsageError
+from t2t.problems import Problem, UsageError
 from t2t.tensors import CheckpointInventory, TensorRef
 
 __all__ = ["READERS", "Checkpoint", "open"]
@@ -75,14 +68,15 @@ class Checkpoint(Protocol):
     ) -> None: ...
 
 
-#: Each format that `locate` finds, and what opens it: (path, notes from finding it, whether to check checksums).
-READERS: dict[str, Callable[[str, tuple[Problem, ...], bool], Checkpoint]] = {
-    "bundle": Bundle,
-    "hdf5": HDF5,
-    "keras": Archive,
-    "keras_shards": Shards,
-    "npz": Npz,
-    "v1": V1,
+#: Each format that `locate` finds, and what opens it: a module beside this one and its class or function, which takes
+#: (path, notes from finding it, whether to check checksums). Imported when it is used: listing a checkpoint is quick.
+READERS: dict[str, tuple[str, str]] = {
+    "bundle": ("bundle", "Bundle"),
+    "hdf5": ("hdf5", "HDF5"),
+    "keras": ("archive", "Archive"),
+    "keras_shards": ("shards", "Shards"),
+    "npz": ("npz", "Npz"),
+    "v1": ("v1", "V1"),
 }
 
 
@@ -104,11 +98,21 @@ def open(  # noqa: A001 - `checkpoints.open` reads well
     if reader == "tensorflow" and is_address(found.path):
         message = f"TensorFlow reads local files only, and this is an address: {shown(found.path)}"
         raise UsageError(Problem("T2T001", message, hint="download the checkpoint, or leave --reader out"))
-    opened = READERS[found.format](found.path, found.notes, checksums)
+    module, name = READERS[found.format]
+    make: Callable[[str, tuple[Problem, ...], bool], Checkpoint] = getattr(
+        importlib.import_module(f"{__name__}.{module}"), name
+    )
+    opened = make(found.path, found.notes, checksums)
     try:
         if names == "full_name":
+            from t2t.checkpoints.full_names import by_full_name
+
             opened.inventory = by_full_name(opened.inventory)
-        return opened if reader == "t2t" else ViaTensorFlow(opened, found.format)
-    except T2TError:
+        if reader == "t2t":
+            return opened
+        from t2t.checkpoints.via_tensorflow import ViaTensorFlow
+
+        return ViaTensorFlow(opened, found.format)
+    except BaseException:
         opened.close()
         raise

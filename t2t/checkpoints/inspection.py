@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import google_crc32c
 import numpy as np
 
 from t2t.checkpoints.files import state_of
-from t2t.names import shown
-from t2t.problems import CheckpointError, Location, Problem
+from t2t.names import did_you_mean, matches, natural, shown
+from t2t.problems import CheckpointError, Location, Problem, UsageError
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
 
 if TYPE_CHECKING:
@@ -194,3 +194,72 @@ def _crc32c_of(dtype: str, value: int, nbytes: int) -> int | None:
     for at in range(0, nbytes, len(one)):
         crc = google_crc32c.extend(crc, one[: nbytes - at])
     return int(crc)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """
+    What `inspect` found: the variables that were asked for, in the order that was, and what there is to warn of.
+
+    `labels` are their names as they were asked for. `values` are the figures of those variables whose values were asked
+    for (None where one holds no numbers), `checked` what reading every one of `refs` found, `files` the checkpoint's,
+    where that was asked for.
+    """
+
+    refs: tuple[TensorRef, ...]
+    labels: Mapping[str, str]
+    notes: tuple[Problem, ...]
+    files: tuple[FileUse, ...]
+    values: Mapping[str, Statistics | None]
+    checked: Checked | None
+
+
+def inspect(
+    opened: Checkpoint,
+    patterns: Sequence[str] = (),
+    *,
+    names: Literal["key", "full_name"] = "key",
+    sort: Literal["name", "size"] = "name",
+    values: Sequence[str] = (),
+    checksums: bool = False,
+    files: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Inspection:
+    """
+    The variables that one of the globs `patterns` matches (all of them without one), the largest first by `size`.
+
+    With `checksums` each of them is read and checked, with `files` each file's size is asked for; figures are computed
+    of those that a glob of `values` matches.
+    Raises UsageError for a glob that matches nothing, CheckpointError where a variable whose figures are wanted cannot
+    be read.
+    """
+    refs = list(opened.inventory.variables.values())
+    labels = {ref.name: (ref.full_name if names == "full_name" else None) or ref.name for ref in refs}
+    refs.sort(key=lambda ref: (-ref.nbytes if sort == "size" else 0, natural(labels[ref.name])))
+    listed = _matched(patterns, refs, labels) if patterns else refs
+    wanted = _matched(values, refs, labels)
+    checked = check(opened, listed, progress) if checksums else None
+    figures = {}
+    for ref in sorted(wanted, key=lambda ref: (ref.shard, ref.offset)):
+        figures[ref.name] = statistics(opened, ref)
+        progress(ref.nbytes)
+    return Inspection(
+        tuple(listed),
+        labels,
+        (*opened.notes, *never_updated(opened.path, opened.inventory, figures)),
+        tuple(file_uses(opened)) if files else (),
+        {ref.name: figures[ref.name] for ref in wanted},
+        checked,
+    )
+
+
+def _matched(patterns: Sequence[str], refs: Sequence[TensorRef], labels: Mapping[str, str]) -> list[TensorRef]:
+    """The variables that one of the globs matches, in their order; a name is matched by itself, whatever it holds."""
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {ref.name for ref in refs if labels[ref.name] == pattern or matches(pattern, labels[ref.name])}
+        if not hits:
+            message = f"no variable is matched by {shown(pattern)}"
+            raise UsageError(Problem("T2T001", message, None, did_you_mean(pattern, labels.values())))
+        found |= hits
+    return [ref for ref in refs if ref.name in found]

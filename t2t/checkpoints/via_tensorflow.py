@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -171,6 +171,44 @@ class ViaTensorFlow:
         message = f"{shown(ref.name)}: {count} of {ours.size} elements differ between t2t and TensorFlow"
         hint = "one of the two readers is wrong: please report it with the checkpoint"
         return Difference(ref, Problem("T2T506", message, Location(self.path), hint))
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """
+    A checkpoint read by t2t and by TensorFlow `version`: how many variables are equal in every byte (`nbytes` in all),
+    why which others were not compared, and a problem (T2T506, T2T614) for each that differs or that TensorFlow died of.
+    """
+
+    version: str
+    equal: int
+    nbytes: int
+    not_compared: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+
+def cross_check(path: str | os.PathLike[str], *, progress: Callable[[int], None] = lambda _: None) -> CrossCheck:
+    """
+    Reads every variable twice, by t2t and by TensorFlow in a process of its own, and compares all bytes.
+
+    Raises CheckpointError, and UsageError for a format that TensorFlow does not read.
+    """
+    from t2t import checkpoints
+
+    equal = nbytes = 0
+    not_compared, problems = {}, []
+    with checkpoints.open(os.fspath(path), reader="tensorflow") as opened:
+        assert isinstance(opened, ViaTensorFlow)
+        for difference in opened.differences():
+            if difference.not_compared is not None:
+                not_compared[difference.ref.name] = difference.not_compared
+            elif difference.problem is not None:
+                problems.append(difference.problem)
+            else:
+                equal += 1
+                nbytes += difference.ref.nbytes
+            progress(difference.ref.nbytes)
+        return CrossCheck(opened.version, equal, nbytes, not_compared, tuple(problems))
 
 
 def _other_kind(path: str, ref: TensorRef, dtype: str, shape: list[int]) -> Problem:

@@ -1,5 +1,5 @@
 """
-Every real checkpoint at hand, through the one door `checkpoints.open`: as the libraries read it that the formats are of.
+Every real checkpoint at hand, through the one door `checkpoints.open`, gives what the format's own library reads.
 
 V2 bundles are compared in test_against_tensorflow.py, bit for bit; here they are opened and read.
 """

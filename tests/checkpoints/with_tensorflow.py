@@ -84,7 +84,7 @@ def write_all(folder: Path) -> None:
         folder / "many", {f"{i}/a/name/whose/end/is/not/shared/with/the/next/name/{i}": [float(i)] for i in range(6000)}
     )
     # One variable in four parts, of which TensorFlow makes one entry and four parts.
-    whole = np.arange(60, dtype=np.float32).reshape(6, 10)
+    whole: Any = np.arange(60, dtype=np.float32).reshape(6, 10)
     for i, (rows, columns) in enumerate([(0, 0), (0, 4), (2, 0), (2, 4)]):
         height, width = (2 if rows == 0 else 4), (4 if columns == 0 else 6)
         spec = f"6 10 {rows},{height}:{columns},{width}"
@@ -97,11 +97,11 @@ def write_all(folder: Path) -> None:
     )
 
     # Parts along the second of three axes. (TensorFlow writes parts of strings, and cannot read them.)
-    columns = np.arange(12).reshape(2, 3, 2)
+    cut: Any = np.arange(12).reshape(2, 3, 2)
     for i, (start, length) in enumerate([(0, 1), (1, 2)]):
         save(
             folder / f"column{i}",
-            {"columns": columns[:, start : start + length]},
+            {"columns": cut[:, start : start + length]},
             {"columns": f"2 3 2 -:{start},{length}:-"},
         )
     tf.raw_ops.MergeV2Checkpoints(

@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
         )
     many = {f"scope/with/a/long/name/variable_{i}/kernel": tf.fill([9], float(i)) for i in range(6000)}
     tf.raw_ops.Save(filename=str(folder / "many"), tensor_names=list(many), data=list(many.values()))
-    np.savez(folder / "values.npz", **values)
+    np.savez(folder / "values.npz", **values)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -196,8 +196,9 @@ def _with_right_checksums(index: bytes, stored: bytes, random: Random) -> bytes:
         if items and offset + size <= len(stored) and random.random() < 0.95:
             right = writing.Fixed32(writing.masked(stored[offset : offset + size]))
             items = [(field, right if field == 6 else item) for field, item in items]
-            value = writing.message(*items)
-        rows.append((key, value))
+            rows.append((key, writing.message(*items)))
+        else:
+            rows.append((key, value))
     return writing.table(rows)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 SEEDS = Path(__file__).with_name("corpus")
 #: Seconds of processor time after which an input is a finding, and bytes of address space that a target may have.
 MAX_SECONDS = 2.0
-MAX_MEMORY = 4 * 2**30
+MAX_MEMORY = 2**30
 MAX_INPUT = 16_384
 
 #: These run libhdf5, which does not survive every file or comes to no end; t2t has it in a process of its own. Their
@@ -183,7 +183,7 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
             f"-max_total_time={seconds}",
             f"-max_len={MAX_INPUT}",
             f"-timeout={5 if name in IN_A_LIBRARY else 30}",
-            "-rss_limit_mb=3000",
+            "-rss_limit_mb=800",
             "-print_final_stats=1",
             "-len_control=0",
             f"-artifact_prefix={died}/{name}-died-",

@@ -1,8 +1,8 @@
 """
 What is fuzzed: one function for each door through which a stranger's bytes come in.
 
-Each takes the bytes and a folder of its own, in which it may leave files, and returns when the bytes were read or refused
-as they should be. Whatever else it raises is a bug.
+Each takes the bytes and a folder of its own, in which it may leave files, and returns when the bytes were read, or
+refused as they should be. Whatever else it raises is a bug.
 """
 
 from __future__ import annotations
