@@ -39,6 +39,7 @@ IN_A_LIBRARY = {"hdf5", "keras_archive"}
 #: What a process ends with when a signal ended it, libFuzzer ended it after too long, or after a fatal signal.
 DIED = {-signal.SIGKILL, 70, 77}
 MAX_DEATHS = 50
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 _EXECUTIONS = re.compile(rb"number_of_executed_units: (\d+)")
 _PROGRESS = re.compile(rb"^#(\d+)\s", re.MULTILINE)
@@ -88,11 +89,16 @@ def turn(target: str, folder: Path, seconds: int, totals: dict[str, dict[str, fl
         left = int(seconds - (time.monotonic() - start))
         if left < 1:
             break
-        with log.open("ab") as out:
+        # libFuzzer ends its process without any cleaning up.
+        with log.open("ab") as out, tempfile.TemporaryDirectory(dir=IN_MEMORY, prefix="t2t-fuzz-") as scratch:
             began = out.tell()
             command = [sys.executable, "-m", "tests.fuzzing.run", target, "--inside", "--seconds", str(left)]
             process = subprocess.Popen(
-                [*command, "--folder", str(folder)], stdout=out, stderr=out, start_new_session=True
+                [*command, "--folder", str(folder)],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "TMPDIR": scratch},
+                start_new_session=True,
             )
             try:
                 code = process.wait(left + 120)
@@ -134,9 +140,9 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
         from tests.fuzzing import mutating, targets
 
         target = targets.TARGETS[name]
-        target(b"", Path(tempfile.mkdtemp()))  # what it imports when it is first called
+        scratch = Path(tempfile.mkdtemp())
+        target(b"", scratch)  # what it imports when it is first called
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
     findings = folder / "findings"
     findings.mkdir(parents=True, exist_ok=True)
     died = folder / ("library" if name in IN_A_LIBRARY else "findings")
@@ -145,53 +151,51 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     (SEEDS / name).mkdir(parents=True, exist_ok=True)
 
-    with tempfile.TemporaryDirectory(dir=place, prefix="t2t-fuzz-") as scratch:
+    def one(data: bytes) -> None:
+        start = time.process_time()
+        try:
+            target(data, scratch)
+        except Exception as error:  # noqa: BLE001 - every one is a finding
+            keep(data, error)
+        took = time.process_time() - start
+        if took > MAX_SECONDS:
+            keep(data, TimeoutError(f"{took:.1f} s of processor time"))
 
-        def one(data: bytes) -> None:
-            start = time.process_time()
-            try:
-                target(data, Path(scratch))
-            except Exception as error:  # noqa: BLE001 - every one is a finding
-                keep(data, error)
-            took = time.process_time() - start
-            if took > MAX_SECONDS:
-                keep(data, TimeoutError(f"{took:.1f} s of processor time"))
+    def keep(data: bytes, error: Exception) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [f"{Path(frame.filename).name}:{frame.name}:{frame.line}" for frame in frames[-3:]]
+        digest = hashlib.sha256("\n".join([type(error).__name__, *place]).encode()).hexdigest()[:12]
+        path = findings / f"{name}-{digest}"
+        if not path.exists():
+            path.write_bytes(data)
+            path.with_suffix(".txt").write_text(
+                "".join(traceback.format_exception(error))[-20_000:], errors="backslashreplace"
+            )
 
-        def keep(data: bytes, error: Exception) -> None:
-            frames = traceback.extract_tb(error.__traceback__)
-            place = [f"{Path(frame.filename).name}:{frame.name}:{frame.line}" for frame in frames[-3:]]
-            digest = hashlib.sha256("\n".join([type(error).__name__, *place]).encode()).hexdigest()[:12]
-            path = findings / f"{name}-{digest}"
-            if not path.exists():
-                path.write_bytes(data)
-                path.with_suffix(".txt").write_text(
-                    "".join(traceback.format_exception(error))[-20_000:], errors="backslashreplace"
-                )
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        random = Random(seed)
 
-        def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-            random = Random(seed)
+        def noise(part: bytes) -> bytes:
+            if random.random() < 0.5:
+                return mutating.edited(part, random)
+            return bytes(atheris.Mutate(part or b"\0", max(len(part) + 64, 1)))
 
-            def noise(part: bytes) -> bytes:
-                if random.random() < 0.5:
-                    return mutating.edited(part, random)
-                return bytes(atheris.Mutate(part or b"\0", max(len(part) + 64, 1)))
+        return mutating.mutated(name, data, random, noise)[:max_size]
 
-            return mutating.mutated(name, data, random, noise)[:max_size]
-
-        arguments: list[Any] = [
-            sys.argv[0],
-            f"-max_total_time={seconds}",
-            f"-max_len={MAX_INPUT}",
-            f"-timeout={5 if name in IN_A_LIBRARY else 30}",
-            "-rss_limit_mb=800",
-            "-print_final_stats=1",
-            "-len_control=0",
-            f"-artifact_prefix={died}/{name}-died-",
-            str(corpus),
-            str(SEEDS / name),
-        ]
-        atheris.Setup(arguments, one, custom_mutator=mutate)
-        atheris.Fuzz()
+    arguments: list[Any] = [
+        sys.argv[0],
+        f"-max_total_time={seconds}",
+        f"-max_len={MAX_INPUT}",
+        f"-timeout={5 if name in IN_A_LIBRARY else 30}",
+        "-rss_limit_mb=800",
+        "-print_final_stats=1",
+        "-len_control=0",
+        f"-artifact_prefix={died}/{name}-died-",
+        str(corpus),
+        str(SEEDS / name),
+    ]
+    atheris.Setup(arguments, one, custom_mutator=mutate)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
