@@ -286,12 +286,14 @@ class Console:
         read = f"{_count(checked.variables, 'variable')}, {checked.nbytes:,} bytes"
         if checked.problems:
             told = f"{read} as they were written, {_count(len(checked.problems), 'problem')}"
+        elif not checked.variables:
+            told = "nothing was read"
         elif checked.with_checksum == checked.variables:
             told = f"{read}: every checksum holds"
         elif checked.with_checksum:
             told = f"{read}: every checksum holds; {checked.variables - checked.with_checksum} have none"
         else:
-            told = f"{read}: all could be read; no crc32c is stored"
+            told = f"{read}: all could be read; the format has no checksum for each"
         self._print(told, colour="red" if checked.problems else "green")
 
     def cross_check(self, checked: CrossCheck) -> None:

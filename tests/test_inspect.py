@@ -241,7 +241,7 @@ def test_a_format_without_checksums_says_so(tmp_path: Path) -> None:
 
     assert done.out.splitlines() == [
         "text was not read: text is not read",
-        "1 variable, 24 bytes: all could be read; no crc32c is stored",
+        "1 variable, 24 bytes: all could be read; the format has no checksum for each",
     ]
 
 

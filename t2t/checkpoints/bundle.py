@@ -18,15 +18,14 @@ import mmap
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 
-from t2t.checkpoints import meta, table
-from t2t.checkpoints.entries import Entry, Header, entry, header
+from t2t.checkpoints import index, meta, strings
+from t2t.checkpoints.entries import Entry
 from t2t.checkpoints.files import (
     File,
     Identity,
@@ -41,7 +40,7 @@ from t2t.checkpoints.files import (
 )
 from t2t.checkpoints.full_names import with_full_names
 from t2t.checkpoints.object_graph import ObjectGraph, decode
-from t2t.checkpoints.protobuf import Corrupt, varint
+from t2t.checkpoints.protobuf import Corrupt
 from t2t.checkpoints.reader import (
     MAX_NUMPY_BYTES,
     MAX_NUMPY_RANK,
@@ -52,19 +51,14 @@ from t2t.checkpoints.reader import (
     check_bools,
     short_names,
 )
-from t2t.checkpoints.signatures import HEAD_SIZE, described, stand_in
-from t2t.checkpoints.slices import Extents, boxes, part_key, part_of, shown_place
+from t2t.checkpoints.slices import part_of, shown_place
 from t2t.checkpoints.slots import with_slots
 from t2t.names import natural, shown
 from t2t.problems import CheckpointError, Location, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
 
-MAX_INDEX = 256 * 2**20
 #: More data files are never open at once: a checkpoint may have more than a process may open.
 MAX_OPEN = 32
-#: TensorFlow counts a tensor's elements in an int64.
-MAX_ELEMENTS = 2**63 - 1
-
 #: The most strings that one variable may have: each becomes an object.
 MAX_STRINGS = 2**24
 #: Of these only the lowest bits of each stored byte count; the others can be anything.
@@ -74,15 +68,6 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 MAX_GRAPH = 256 * 2**20
 
 _SHARD_COUNT = re.compile(r"-of-([0-9]{5,})\Z")
-
-
-class Part(NamedTuple):
-    """One part of a partitioned variable: its key, where it lies in the variable, and its own entry."""
-
-    key: bytes
-    place: Extents
-    box: tuple[slice, ...]
-    entry: Entry
 
 
 class Extent(NamedTuple):
@@ -104,13 +89,13 @@ class Bundle(Reader):
         self._open: dict[int, File] = {}
         self._maps: dict[int, mmap.mmap] = {}
 
-        data, found = read_all(self._index, MAX_INDEX)
-        bundle, entries = _decoded(data, self._index)
+        data, found = read_all(self._index, index.MAX_INDEX)
+        bundle, entries = index.decoded(data, self._index)
         self._shards = [f"{path}.data-{shard:05}-of-{bundle.shards:05}" for shard in range(bundle.shards)]
         super().__init__(path, {self._index: found, **_stat_all(self._shards)})
         sizes = [self._identities[shard][2] for shard in self._shards]
-        parts, entries = _with_parts(entries, self._index)
-        _check_places(entries, parts, sizes, self._shards, self._index)
+        parts, entries = index.with_parts(entries, self._index)
+        index.check_places(entries, parts, sizes, self._shards, self._index)
         self._parts = {key.decode("utf-8", "surrogateescape"): found for key, found in parts.items()}
         self._big_endian = bundle.big_endian
 
@@ -172,13 +157,13 @@ class Bundle(Reader):
             stored = self._memory(extent)
             self._load(extent.name, extent.shard, extent.offset, stored)
             try:
-                strings, crc = _strings(stored, target.size, self._big_endian, self._checksums)
+                found, crc = strings.decode(stored, target.size, self._big_endian, self._checksums)
             except Corrupt as error:
                 message = f"{shown(extent.name)}: {error}, shard {extent.shard}, offset {extent.offset}"
                 raise refusal(error.code, message, self._shards[extent.shard], error.hint) from error
             if self._checksums:
                 self._check(extent, crc)
-            for i, string in enumerate(strings):
+            for i, string in enumerate(found):
                 target.flat[i] = string
         return values
 
@@ -252,7 +237,10 @@ class Bundle(Reader):
                 raise Corrupt(f"it has {tensor.size} bytes, but {MAX_GRAPH} are the most that t2t reads")
             stored = np.empty(tensor.size, np.uint8)
             self._load(OBJECT_GRAPH, tensor.shard, tensor.offset, stored)
-            graph = decode(_scalar(stored.tobytes(), tensor.crc32c if self._checksums else None, big_endian))
+            (serialized,), crc = strings.decode(stored, 1, big_endian, self._checksums)
+            if self._checksums and crc != tensor.crc32c:
+                raise Corrupt(f"checksum mismatch (stored 0x{tensor.crc32c:08x}, computed 0x{crc:08x})")
+            graph = decode(serialized)
             if absent := [key for key in graph.full_names if _encoded(key) not in entries]:
                 raise Corrupt(f"it names {shown(absent[0])}, which the checkpoint does not hold")
             return graph, ()
@@ -292,93 +280,13 @@ class Bundle(Reader):
         return self._maps[shard]
 
 
-def _decoded(data: bytes, path: str) -> tuple[Header, dict[bytes, Entry]]:
-    """Header and entries of an index, each right by itself. The one place where Corrupt gets its file."""
-    try:
-        if data and not data.endswith(table.MAGIC) and (known := described(data)):
-            raise Corrupt(f"this is {known[0]}", "T2T603", known[1])
-        rows = table.entries(data)
-        first, value = next(rows, (None, b""))
-        if first != b"":
-            raise Corrupt("the table has no header, so it is no checkpoint's index")
-        bundle = header(value)
-        return bundle, {key: _checked_entry(key, value, bundle) for key, value in rows}
-    except Corrupt as error:
-        raise refusal(error.code, str(error), path, error.hint) from error
-
-
-def _checked_entry(key: bytes, value: bytes, bundle: Header) -> Entry:
-    try:
-        tensor = entry(value)
-        if not 0 <= tensor.shard < bundle.shards:
-            raise Corrupt(f"its bytes are in shard {tensor.shard}, but there are {bundle.shards} shards")
-        if tensor.offset < 0 or tensor.size < 0:
-            raise Corrupt(f"its bytes have the offset {tensor.offset} and the size {tensor.size}")
-        _check_size(tensor)
-        return tensor
-    except Corrupt as error:
-        code = "T2T605" if error.code == "T2T604" else error.code
-        raise Corrupt(f"{table.shown_key(key)}: {error}", code) from error
-
-
-def _check_size(tensor: Entry) -> None:
-    elements = math.prod(tensor.shape)
-    if elements > MAX_ELEMENTS:
-        raise Corrupt(f"its shape of {len(tensor.shape)} axes has more than {MAX_ELEMENTS} elements")
-    if tensor.slices:
-        return
-    dtype = DTYPES.get(tensor.dtype)
-    if dtype is not None and dtype.numpy is not None and tensor.size != elements * dtype.itemsize:
-        needed = elements * dtype.itemsize
-        raise Corrupt(f"{tensor.size} bytes are stored, but {tensor.dtype} {list(tensor.shape)} needs {needed}")
-    # Each string has a length of at least one byte, and all lengths together have a checksum of four.
-    if tensor.dtype == "string" and tensor.size < elements + 4:
-        needed = elements + 4
-        raise Corrupt(f"{tensor.size} bytes are stored, but string {list(tensor.shape)} needs at least {needed}")
-
-
-def _with_parts(entries: dict[bytes, Entry], index: str) -> tuple[dict[bytes, tuple[Part, ...]], dict[bytes, Entry]]:
-    """The parts of every partitioned variable, and the entries that are no such parts; raises CheckpointError."""
-    parts = {}
-    for key, whole in entries.items():
-        if whole.slices:
-            try:
-                parts[key] = _parts(key, whole, entries)
-            except Corrupt as error:
-                code = "T2T605" if error.code == "T2T604" else error.code
-                raise refusal(code, f"{table.shown_key(key)}: {error}", index, error.hint) from error
-    used = {part.key for found in parts.values() for part in found}
-    return parts, {key: tensor for key, tensor in entries.items() if key not in used}
-
-
-def _parts(key: bytes, whole: Entry, entries: dict[bytes, Entry]) -> tuple[Part, ...]:
-    """In the order of their keys, which does not depend on the order in which they were saved."""
-    found = []
-    for place, box in zip(whole.slices, boxes(whole.shape, whole.slices), strict=True):
-        its_key = part_key(key, place)
-        part = entries.get(its_key)
-        if part is None:
-            raise Corrupt(f"its part {shown_place(place)} is not in the index")
-        shape = tuple(axis.stop - axis.start for axis in box)
-        if part.slices or (part.dtype, part.shape) != (whole.dtype, shape):
-            kind = "a partitioned variable itself" if part.slices else f"{part.dtype} {list(part.shape)}"
-            raise Corrupt(f"its part {shown_place(place)} is {kind}, but should be {whole.dtype} {list(shape)}")
-        found.append(Part(its_key, place, box, part))
-    return tuple(sorted(found, key=lambda part: part.key))
-
-
-def _orphans(keys: list[bytes], index: str) -> tuple[Problem, ...]:
+def _orphans(keys: list[bytes], path: str) -> tuple[Problem, ...]:
     """A warning for parts that no variable has: their variable was not saved, or was saved anew in other parts."""
     if not keys:
         return ()
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-    message = f"{_shown_part(keys[0])}{more}: parts that belong to no variable"
-    return (Problem("T2T616", message, Location(index), "they are not read", "warning"),)
-
-
-def _shown_part(key: bytes) -> str:
-    part = part_of(key) if key[0] == 0 else None
-    return f"{table.shown_key(part[0])} {shown_place(part[1])}" if part else table.shown_key(key)
+    message = f"{index.shown_part(keys[0])}{more}: parts that belong to no variable"
+    return (Problem("T2T616", message, Location(path), "they are not read", "warning"),)
 
 
 def _stat_all(shards: list[str]) -> dict[str, Identity]:
@@ -396,130 +304,12 @@ def _stat_all(shards: list[str]) -> dict[str, Identity]:
     return identities
 
 
-def _check_places(
-    entries: Mapping[bytes, Entry],
-    parts: Mapping[bytes, tuple[Part, ...]],
-    sizes: list[int],
-    shards: list[str],
-    index: str,
-) -> None:
-    """Raises CheckpointError for bytes behind the end of a data file (T2T607), or that two tensors share (T2T605)."""
-    stored = [(key, e) for key, e in entries.items() if not e.slices]
-    stored += [(part.key, part.entry) for found in parts.values() for part in found]
-    places = sorted((e.shard, e.offset, e.size, key) for key, e in stored)
-    beyond = [place for place in places if place[1] + place[2] > sizes[place[0]]]
-    if beyond:
-        # One problem for each file that is too short, not one for each variable.
-        count = Counter(place[0] for place in beyond)
-        first = {shard: (offset, size, key) for shard, offset, size, key in reversed(beyond)}
-        _check_no_stand_ins([shards[shard] for shard in sorted(first)])
-        raise CheckpointError(
-            Problem(
-                "T2T607",
-                f"{_shown_part(key)}: needs bytes {offset} to {offset + size}, but the file has {sizes[shard]}"
-                + (f" (the same for {_more(count[shard] - 1)})" if count[shard] > 1 else ""),
-                Location(shards[shard]),
-                "the file is cut off, or of another save: copy it again",
-            )
-            for shard, (offset, size, key) in sorted(first.items())
-        )
-    last_shard, last_end, last_key = -1, 0, b""
-    for shard, offset, size, key in places:
-        if size == 0:
-            continue
-        if shard == last_shard and offset < last_end:
-            message = f"{_shown_part(key)}: its bytes are also those of {_shown_part(last_key)}"
-            raise refusal("T2T605", message, index)
-        last_shard, last_end, last_key = shard, offset + size, key
-
-
-def _more(count: int) -> str:
-    return f"{count} more variable{'s' if count > 1 else ''}"
-
-
-def _check_no_stand_ins(paths: list[str]) -> None:
-    """Raises CheckpointError T2T603 for a file that is a pointer to the data or a page about them."""
-    for path in paths:
-        file = open_file(path)
-        try:
-            known = stand_in(file.read(0, min(file.size, HEAD_SIZE)))
-        finally:
-            file.close()
-        if known:
-            raise refusal("T2T603", f"this is {known[0]}", path, known[1])
-
-
 def _encoded(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-def _scalar(stored: bytes, crc32c: int | None, big_endian: bool) -> bytes:
-    """The one string of a string scalar: its length (a varint), a checksum of that, its bytes."""
-    length, at = varint(stored, 0, len(stored))
-    if length != len(stored) - at - 4:
-        raise Corrupt(f"it claims {length} bytes, but {max(len(stored) - at - 4, 0)} are stored")
-    counted = length.to_bytes(4 if length < 2**32 else 8, "big" if big_endian else "little")
-    computed = google_crc32c.value(counted + stored[at:])
-    if crc32c is not None and computed != crc32c:
-        raise Corrupt(f"checksum mismatch (stored 0x{crc32c:08x}, computed 0x{computed:08x})")
-    return stored[at + 4 :]
-
-
-def _strings(stored: Bytes, count: int, big_endian: bool, checked: bool) -> tuple[list[bytes], int]:
-    """
-    The strings of a tensor and the crc32c of it all; raises Corrupt.
-
-    Stored are the lengths (varints), a u32 masked crc32c of them, the strings. Checksums are not over the varints, but
-    over each length as a u32, or as a u64 where it has more than 32 bits.
-    """
-    lengths, at = _lengths(stored, count)
-    end = at + 4
-    total = sum(lengths)
-    if end + total != stored.size:
-        raise Corrupt(f"its strings should have {total} bytes, but {max(stored.size - end, 0)} are stored", "T2T605")
-    order: Literal["big", "little"] = "big" if big_endian else "little"
-    if max(lengths, default=0) < 2**32:
-        counted = np.array(lengths, ">u4" if big_endian else "<u4").tobytes()
-    else:
-        counted = b"".join(length.to_bytes(4 if length < 2**32 else 8, order) for length in lengths)
-    crc = google_crc32c.value(counted)
-    claimed = table.unmasked(int.from_bytes(stored[at:end].tobytes(), order))
-    if checked and claimed != crc:
-        message = f"checksum mismatch in the strings' lengths (stored 0x{claimed:08x}, computed 0x{crc:08x})"
-        raise Corrupt(message, "T2T608", "the file is damaged: copy it again")
-    crc = google_crc32c.extend(crc, stored[at:]) if checked else 0
-    strings = []
-    for length in lengths:
-        strings.append(stored[end : end + length].tobytes())
-        end += length
-    return strings, crc
-
-
-def _lengths(stored: Bytes, count: int) -> tuple[list[int], int]:
-    """So many varints, each at most as large as there are bytes, and where they end."""
-    head = stored[: min(10 * count, stored.size)]
-    ends = np.flatnonzero(head < 0x80)[:count]
-    if ends.size < count:
-        raise Corrupt(f"it should have {count} lengths of strings, but {ends.size} are stored", "T2T605")
-    if count == 0:
-        return [], 0
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    if int((ends - starts).max()) > 9:
-        raise Corrupt("the length of a string has more than 10 bytes", "T2T605")
-    at = int(ends[-1]) + 1
-    head = head[:at]
-    if at == count:
-        return head.tolist(), at  # nearly always: no string has more than 127 bytes
-    shifts = 7 * (np.arange(at, dtype=np.uint64) - np.repeat(starts, ends - starts + 1).astype(np.uint64))
-    lengths = np.bitwise_or.reduceat((head & 0x7F).astype(np.uint64) << shifts, starts)
-    longest = int(lengths.max())
-    if longest > stored.size or int(head[ends[ends - starts == 9]].max(initial=0)) > 1:
-        raise Corrupt(f"a string should have {longest} bytes, but all have {stored.size}", "T2T605")
-    return [int(length) for length in lengths], at
-
-
 def _variables(
-    entries: Mapping[bytes, Entry], parts: Mapping[bytes, tuple[Part, ...]], graph: ObjectGraph | None
+    entries: Mapping[bytes, Entry], parts: Mapping[bytes, tuple[index.Part, ...]], graph: ObjectGraph | None
 ) -> dict[str, TensorRef]:
     """The variables by the names that a mapping uses, sorted."""
     keys = {key: tensor for key, tensor in entries.items() if key != OBJECT_GRAPH.encode()}
@@ -529,7 +319,7 @@ def _variables(
     return with_slots(with_full_names(variables, graph) if graph else variables, graph)
 
 
-def _ref(name: str, key: bytes, tensor: Entry, parts: tuple[Part, ...] | None) -> TensorRef:
+def _ref(name: str, key: bytes, tensor: Entry, parts: tuple[index.Part, ...] | None) -> TensorRef:
     shard, offset, size, crc32c = tensor.shard, tensor.offset, tensor.size, tensor.crc32c
     if parts is not None:
         # A partitioned variable has no bytes of its own. What stands for them tells two checkpoints apart and is no

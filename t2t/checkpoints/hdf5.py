@@ -26,7 +26,7 @@ from t2t.tensors import DTYPES, TensorRef
 ENVIRONMENT = {"HDF5_PLUGIN_PATH": "/nonexistent", "HDF5_USE_FILE_LOCKING": "FALSE"}
 
 #: Seconds without a byte after which the library counts as hanging: the walk over a million members takes 90.
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 #: How many bytes are asked for at once.
 PIECE = 2**26

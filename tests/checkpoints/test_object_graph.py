@@ -303,16 +303,17 @@ def test_a_hostile_name_costs_no_time() -> None:
 
 
 def string(data: bytes) -> writing.Tensor:
-    """A string scalar whose checksum is wrong."""
-    return writing.Tensor(7, (), writing.number(len(data)) + b"\0\0\0\0" + data)
+    """A string scalar whose checksum is wrong; that of its length is right."""
+    checksum = struct.pack("<I", writing.masked(struct.pack("<I", len(data))))
+    return writing.Tensor(7, (), writing.number(len(data)) + checksum + data)
 
 
 @pytest.mark.parametrize(
     ("stored", "text"),
     [
         (writing.floats(1), "it is float32 [1], not a string"),
-        (writing.Tensor(7, (), b"\xff" * 5), "the number at byte 0 has no end"),
-        (writing.Tensor(7, (), b"\x7f" + b"\0" * 9), "it claims 127 bytes, but 5 are stored"),
+        (writing.Tensor(7, (), b"\xff" * 5), "it should have 1 lengths of strings, but 0 are stored"),
+        (writing.Tensor(7, (), b"\x7f" + b"\0" * 9), "its strings should have 127 bytes, but 5 are stored"),
         (string(graph([child(1)])), "it names the node 1, but has 1 nodes"),
         (string(graph([variable("b", "c")])), "it names b, which the checkpoint does not hold"),
         (string(b"\xff\xff"), "the number at byte 0 has no end"),
