@@ -343,10 +343,10 @@ class Console:
                 table.add_row(*(Text(cell) for cell in row))
             _rich().print(table)
             return
-        for row in (header, *rows):
-            cells = zip(header, row, widths, strict=True)
-            padded = (cell.rjust(width) if title in _NUMBERS else cell.ljust(width) for title, cell, width in cells)
-            self._print("  ".join(padded).rstrip())
+        line = "  ".join(
+            f"{{:{'>' if title in _NUMBERS else '<'}{width}}}" for title, width in zip(header, widths, strict=True)
+        )
+        self._print("\n".join(line.format(*row).rstrip() for row in (header, *rows)))
 
     # --- the lowest level ---
 

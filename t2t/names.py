@@ -25,7 +25,9 @@ SHOWN_LENGTH = 120
 
 def shown(name: str) -> str:
     """The name as a message may hold it: one line, no control characters, at most 120 characters."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    text = name
+    if not name.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."
 
 

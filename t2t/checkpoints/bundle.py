@@ -99,15 +99,19 @@ class Bundle(Reader):
         self._parts = {key.decode("utf-8", "surrogateescape"): found for key, found in parts.items()}
         self._big_endian = bundle.big_endian
 
-        graph = f"{path}.meta"
-        objects, broken = self._object_graph(entries, bundle.big_endian)
         orphans = [key for key in entries if key[0] == 0 and part_of(key)]
-        for key in orphans:
-            del entries[key]
-        variables = _variables(entries, parts, objects)
-        self.inventory = CheckpointInventory(variables, meta.trainable(graph))
-        self.files = (self._index, *self._shards, *((graph,) if not is_address(graph) and exists(graph) else ()))
-        found_out = (*_slow_checksums(self._index, checksums), *_other_saves(path, bundle.shards))
+        try:
+            # The one thing whose bytes are read here; its data file stays open for the others.
+            objects, broken = self._object_graph(entries, bundle.big_endian)
+            for key in orphans:
+                del entries[key]
+            graph = f"{path}.meta"
+            self.inventory = CheckpointInventory(_variables(entries, parts, objects), meta.trainable(graph))
+            self.files = (self._index, *self._shards, *((graph,) if not is_address(graph) and exists(graph) else ()))
+            found_out = (*_slow_checksums(self._index, checksums), *_other_saves(path, bundle.shards))
+        except BaseException:
+            self.close()
+            raise
         self.notes = (*notes, *found_out, *_orphans(orphans, self._index), *broken)
 
     def view(self, ref: TensorRef) -> Array:

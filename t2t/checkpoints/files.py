@@ -111,8 +111,15 @@ class File:
         return mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
 
     def stream(self) -> BinaryIO:
-        """The same file for a library that wants to read and seek for itself; to be closed by whoever asked."""
-        return open(os.dup(self._fd), "rb")
+        """
+        The same file for a library that wants to read and seek for itself; to be closed by whoever asked.
+
+        Raises CheckpointError T2T602.
+        """
+        try:
+            return open(os.dup(self._fd), "rb")
+        except OSError as error:
+            raise refusal("T2T602", f"cannot be opened: {reason(error)}", self.path) from error
 
     def close(self) -> None:
         """Closes the file."""

@@ -235,7 +235,10 @@ def inspect(
     """
     refs = list(opened.inventory.variables.values())
     labels = {ref.name: (ref.full_name if names == "full_name" else None) or ref.name for ref in refs}
-    refs.sort(key=lambda ref: (-ref.nbytes if sort == "size" else 0, natural(labels[ref.name])))
+    if names == "full_name":  # by their keys they are sorted already
+        refs.sort(key=lambda ref: natural(labels[ref.name]))
+    if sort == "size":
+        refs.sort(key=lambda ref: -ref.nbytes)
     listed = _matched(patterns, refs, labels) if patterns else refs
     wanted = _matched(values, refs, labels)
     checked = check(opened, listed, progress) if checksums else None
