@@ -128,12 +128,14 @@ def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
             checked = cross_check(options.checkpoint, progress=progress)
         screen.cross_check(checked)
         return exit_code(checked.problems)
-    with checkpoints.open(options.checkpoint) as opened:
+    if options.values and options.patterns:
+        message = f"globs and --values do not go together: {shown(options.patterns[0])} stands beside --values"
+        raise UsageError(Problem("T2T001", message, None, "give each glob its own --values"))
+    with checkpoints.open(options.checkpoint, names=options.names) as opened:
         inspect = partial(
             inspection.inspect,
             opened,
             options.patterns,
-            names=options.names,
             sort=options.sort,
             values=options.values,
             checksums=options.checksums,

@@ -26,6 +26,9 @@ from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterR
 #: checkpoint is another one nobody reads more of them.
 PROPOSALS = 20
 
+#: More unused variables are one problem, with its details.
+MAX_UNUSED = 10
+
 #: Which dtype of torch holds every value of one that torch lacks; of quantised values the integers, without a scale.
 COUNTERPARTS = {
     "float8_e4m3b11fnuz": "float32",
@@ -171,12 +174,24 @@ def _source_problems(mapping: MappingFile, checkpoint: CheckpointInventory) -> l
         message = f"optimizer slots and counters are used by no row, {len(slots)} in all: {some}"
         hint = "write - {slots: true, why: ...} under ignore for all of them"
         problems.append(Problem("T2T205", message, mapping.map_at, hint))
-    for ref in unused:
-        if ref.slot_of is None:
-            what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
-            message = f"variable {shown(ref.name)} ({what}) is used by no row"
-            hint = "map it, or name it under ignore with a why"
-            problems.append(Problem("T2T205", message, mapping.map_at, hint))
+    forgotten = [ref for ref in unused if ref.slot_of is None]
+    hint = "map it, or name it under ignore with a why"
+    if len(forgotten) > MAX_UNUSED:
+        # A mapping that is half written: one line each would bury what is wrong with its rows.
+        some = ", ".join(shown(ref.name) for ref in forgotten[:3])
+        message = f"{len(forgotten)} variables are used by no row: {some}, ..."
+        details = tuple(f"{shown(ref.name)} {ref.dtype} {list(ref.shape)}" for ref in forgotten)
+        problems.append(
+            Problem(
+                "T2T205", message, mapping.map_at, "map them, or name them under ignore with a why", details=details
+            )
+        )
+        return problems
+    for ref in forgotten:
+        what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
+        problems.append(
+            Problem("T2T205", f"variable {shown(ref.name)} ({what}) is used by no row", mapping.map_at, hint)
+        )
     return problems
 
 

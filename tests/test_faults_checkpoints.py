@@ -263,7 +263,7 @@ def a_state_file_from_another_machine(folder: Path) -> None:
     (folder / INDEX).rename(folder / "y.index")
     refused(
         folder,
-        f"checkpoint: T2T610: {text}; give one of the prefixes that it holds: y",
+        f"checkpoint: T2T610: {text}; give one of those that it holds: y",
         path="checkpoint",
     )
 
@@ -289,7 +289,7 @@ def a_state_file_of_a_checkpoint_that_was_deleted(folder: Path) -> None:
         save(folder, f"x-{step}")
     (folder / "checkpoint").write_text('model_checkpoint_path: "x-9"\n')
 
-    hint = "give one of the prefixes that it holds: x-0, x-1, x-2, x-3, x-4 and 2 more"
+    hint = "give one of those that it holds: x-0, x-1, x-2, x-3, x-4 and 2 more"
     line = f"checkpoint: T2T610: the state file names x-9, which does not exist; {hint}"
     refused(folder, line, path="checkpoint")
 
@@ -1343,7 +1343,8 @@ def checkpoints_of_v1(folder: Path) -> None:
     old(folder / "y", {"a": floats(1, 2)})
     data = (folder / "y").read_bytes()
     (folder / "y").write_bytes(data[:-1])
-    refused(folder, f"y: T2T603: not a checkpoint that t2t knows; {FORMATS}", path="y")
+    text = "y: T2T604: this begins as a TensorFlow checkpoint does, but does not end as one"
+    refused(folder, f"{text}; the file is cut off: copy it again", path="y")
     for at in range(0, len(data), 3):
         (folder / "y").write_bytes(data)
         flip(folder / "y", at, at % 8)

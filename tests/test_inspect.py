@@ -397,3 +397,39 @@ def test_the_table_is_aligned_whatever_is_in_it(capsys: pytest.CaptureFixture[st
     Console("concise")._table(["variable", "size", ""], [["a", "1", "why"], ["long name", "1,000", ""]])
 
     assert capsys.readouterr().out == "variable    size\na              1  why\nlong name  1,000\n"
+
+
+def test_globs_and_values_do_not_go_together(tmp_path: Path) -> None:
+    done = inspect("x.npz", "--values", "a", "b", at=tmp_path)
+
+    assert (done.code, done.err.splitlines()) == (
+        2,
+        ["T2T001 globs and --values do not go together: b stands beside --values; give each glob its own --values"],
+    )
+
+
+def test_a_glob_that_stays_inside_one_part_is_told_of_the_other(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **{"dense/kernel": np.zeros(2)})  # type: ignore[arg-type]
+    done = inspect("x.npz", "*zzz", at=tmp_path)
+
+    assert (done.code, done.err.splitlines()) == (
+        2,
+        [
+            "T2T001 no variable is matched by *zzz; "
+            "* stays inside one part of a name, ** is any number of parts: '**/*zzz'",
+        ],
+    )
+
+
+def test_by_full_names_it_lists_what_a_mapping_sees(tmp_path: Path) -> None:
+    from tests.checkpoints import writing
+    from tests.checkpoints.test_object_graph import KEY, graph, string, variable
+
+    stored = string(graph(*([variable(key, full)] for key, full in zip("klmn", ["d/w", "d/w", "s", "s"], strict=True))))
+    crc = writing.masked(struct.pack("<I", len(stored.data) - 5) + stored.data[1:])
+    tensors = {"k": writing.floats(1), "l": writing.floats(1), "m": writing.floats(3), "n": writing.floats(4)}
+    writing.bundle(tmp_path / "x", {**tensors, KEY: stored}, fields={KEY: [(6, writing.Fixed32(crc))]})
+
+    done = inspect("x", "--names", "full_name", at=tmp_path)
+
+    assert [line.split()[0] for line in done.out.splitlines()[1:4]] == ["d/w", "m", "n"]

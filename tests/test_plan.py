@@ -583,7 +583,19 @@ def test_a_wrong_checkpoint_is_refused_in_seconds() -> None:
     assert time.process_time() - began < 3
     assert sum("; did you mean" in problem for problem in problems) == plan.PROPOSALS
     assert sum("T2T201" in problem for problem in problems) == len(names)
-    assert sum("T2T205" in problem for problem in problems) >= len(names) - plan.PROPOSALS
+    assert [problem for problem in problems if "T2T205" in problem] == [
+        "4:1: T2T205 100 variables are used by no row: model/encoder/layer_6/attention/value/kernel, "
+        "model/encoder/layer_7/attention/query/kernel, model/encoder/layer_7/attention/key/kernel, ...; "
+        "map them, or name them under ignore with a why"
+    ]
+
+
+def test_all_forgotten_variables_are_in_the_details() -> None:
+    refs = [TensorRef(f"v{i}", "float32", (i,)) for i in range(plan.MAX_UNUSED + 1)]
+    _, problems = made("- {tf: b, torch: q}\n", variables(B, *refs), None)
+
+    (problem,) = (problem for problem in problems if problem.code == "T2T205")
+    assert problem.details == tuple(f"v{i} float32 [{i}]" for i in range(plan.MAX_UNUSED + 1))
 
 
 def test_planning_reads_nothing() -> None:

@@ -97,7 +97,7 @@ def open(  # noqa: A001 - `checkpoints.open` reads well
     found = locate(os.fspath(path))
     if reader == "tensorflow" and is_address(found.path):
         message = f"TensorFlow reads local files only, and this is an address: {shown(found.path)}"
-        raise UsageError(Problem("T2T001", message, hint="download the checkpoint, or leave --reader out"))
+        raise UsageError(Problem("T2T001", message, hint="copy the checkpoint here, or leave it to t2t's own reader"))
     module, name = READERS[found.format]
     make: Callable[[str, tuple[Problem, ...], bool], Checkpoint] = getattr(
         importlib.import_module(f"{__name__}.{module}"), name

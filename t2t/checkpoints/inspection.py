@@ -263,6 +263,9 @@ def _matched(patterns: Sequence[str], refs: Sequence[TensorRef], labels: Mapping
         hits = {ref.name for ref in refs if labels[ref.name] == pattern or matches(pattern, labels[ref.name])}
         if not hits:
             message = f"no variable is matched by {shown(pattern)}"
-            raise UsageError(Problem("T2T001", message, None, did_you_mean(pattern, labels.values())))
+            hint = did_you_mean(pattern, labels.values())
+            if not hint and "**" not in pattern:
+                hint = f"* stays inside one part of a name, ** is any number of parts: '**/{shown(pattern)}'"
+            raise UsageError(Problem("T2T001", message, None, hint))
         found |= hits
     return [ref for ref in refs if ref.name in found]

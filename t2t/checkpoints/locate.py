@@ -33,7 +33,7 @@ from t2t.checkpoints.files import (
     refusal,
     state_of,
 )
-from t2t.checkpoints.signatures import HEAD_SIZE, READ, described
+from t2t.checkpoints.signatures import HEAD_SIZE, READ, described, is_cut_off
 from t2t.names import nearest, shown
 from t2t.problems import CheckpointError, Location, Problem
 
@@ -43,6 +43,8 @@ GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _ENDING = re.compile(r"\.(?:index|meta|data-[0-9]{5,}-of-[0-9]{5,})\Z")
 _V1_PATTERN = re.compile(r"-\?{5}-of-([0-9]{5,})\Z")
 _V1_PART = re.compile(r"-[0-9]{5,}-of-([0-9]{5,})\Z")
+#: Endings of files that a hint may propose; what a file is, its content says.
+_ENDINGS = (".h5", ".hdf5", ".keras", ".npz", ".weights.json")
 #: How many of the prefixes in a directory a message lists.
 _LISTED = 5
 
@@ -73,6 +75,8 @@ def locate(path: str) -> Found:
     ending = _ENDING.search(path)
     if ending and exists(path[: ending.start()] + ".index"):
         return Found("bundle", path[: ending.start()])
+    if ending and ending[0] == ".meta" and is_file(path[: ending.start()]):
+        return _by_content(path[: ending.start()], None)
     folder, is_there = _at_address(path) if is_address(path) else _at_path(path)
     if folder:
         return _in_folder(path)
@@ -203,7 +207,7 @@ def _nothing_there(prefix: str) -> CheckpointError:
     if data:
         message = f"{shown(base)}.index is missing, but {shown(data[0])} is there"
         return refusal("T2T601", message, prefix, "the save or the copy is incomplete")
-    close = nearest(base, _prefixes(names))
+    close = nearest(base, _prefixes(names) + [name for name in names if name.endswith(_ENDINGS)])
     hint = f"did you mean {', '.join(shown(os.path.join(folder, name)) for name in close)}" if close else ""
     message = f"no checkpoint there: neither {shown(base)}.index nor {shown(base)} exists"
     return refusal("T2T601", message, prefix, hint)
@@ -214,10 +218,13 @@ def _prefixes(names: list[str]) -> list[str]:
 
 
 def _prefixes_hint(folder: str) -> str:
-    found = _prefixes(names_in(folder))
+    names = names_in(folder)
+    found = _prefixes(names) + [name for name in names if name.endswith(_ENDINGS)]
+    if not found and not is_address(folder):
+        found = [name for name in names if any(exists(os.path.join(folder, name, graph)) for graph in GRAPH_FILES)]
     listed = ", ".join(shown(name) for name in found[:_LISTED])
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return f"give one of the prefixes that it holds: {listed}{more}" if found else "no prefix.index lies there"
+    return f"give one of those that it holds: {listed}{more}" if found else "nothing that looks like one lies there"
 
 
 def _v1_parts(path: str, notes: tuple[Problem, ...] = ()) -> Found | None:
@@ -269,6 +276,9 @@ def _by_content(path: str, ending: re.Match[str] | None, notes: tuple[Problem, .
         raise refusal("T2T603", f"this is {known[0]}", path, known[1])
     if any(head.startswith(HDF5_SIGNATURE, start) for start in HDF5_STARTS):
         return Found("hdf5", path, notes)
+    if is_cut_off(head):
+        message = "this begins as a TensorFlow checkpoint does, but does not end as one"
+        raise refusal("T2T604", message, path, "the file is cut off: copy it again")
     raise refusal("T2T603", "not a checkpoint that t2t knows", path, READ)
 
 

@@ -59,6 +59,10 @@ _TEXTS = (
 )
 
 #: How pickles of the protocols 0 and 1 begin: an empty or filled container, or a class.
+#: The first entry of a table: an empty key, the length of its value, and the value of a V1 checkpoint or of an index.
+_TABLE = re.compile(
+    rb"\x00\x00[\x80-\xff]{0,4}[\x00-\x7f](?:\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a|\x08.\x1a\x02\x08)", re.DOTALL
+)
 _OLD_PICKLE = re.compile(
     rb"\([dl]p[0-9]+\n|[]}]q[\0-\xff]|(?:\(i|c)[A-Za-z_][\w.]*\n\w+\n(?:p[0-9]+\n|q[\0-\xff]|\()", re.DOTALL
 )
@@ -82,6 +86,11 @@ def described(head: bytes) -> tuple[str, str] | None:
     if _OLD_PICKLE.match(head):
         return _PICKLE, READ
     return _text_described(head, _TEXTS) or _protobuf_described(head)
+
+
+def is_cut_off(head: bytes) -> bool:
+    """Whether a file without a table's end begins as a TensorFlow checkpoint does."""
+    return _TABLE.match(head) is not None
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:

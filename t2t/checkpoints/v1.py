@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from t2t.checkpoints import meta
 from t2t.checkpoints.entries import DTYPE_NAMES, check_version, shape_of
 from t2t.checkpoints.files import File, Identity, open_file, refusal, state_if_there
 from t2t.checkpoints.protobuf import BYTES, FIXED32, FIXED64, VARINT, Corrupt, expect, fields, signed
@@ -105,7 +106,7 @@ class V1(Reader):
         super().__init__(path, identities, notes)  # from here on `close` closes them
         self._tensors = {key.decode("utf-8", "surrogateescape"): tensor for key, tensor in found.items()}
         self._boxes = {key: self._tiled(key, tensor) for key, tensor in self._tensors.items()}
-        self.inventory = CheckpointInventory(self._variables(), checksum=self.checksum)
+        self.inventory = CheckpointInventory(self._variables(), meta.trainable(f"{path}.meta"), checksum=self.checksum)
 
     def close(self) -> None:
         """Closes every file."""

@@ -59,8 +59,8 @@ class ViaTensorFlow:
 
     def __init__(self, own: Checkpoint, format: str, patience: float = PATIENCE) -> None:  # noqa: A002 - its name
         if format not in FORMATS or "://" in own.path:
-            message = "TensorFlow's reader reads V1 and V2 checkpoints on this machine, and no other"
-            raise UsageError(Problem("T2T001", message, Location(own.path), "leave --reader and --cross-check out"))
+            message = "this is neither a V1 nor a V2 checkpoint, and TensorFlow's reader reads no other"
+            raise UsageError(Problem("T2T001", message, Location(own.path), "leave it to t2t's own reader"))
         self._own = own
         self.path, self.notes, self.files = own.path, own.notes, own.files
         self.inventory: CheckpointInventory = own.inventory

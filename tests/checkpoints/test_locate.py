@@ -112,11 +112,11 @@ def test_a_saved_model_without_variables_is_refused() -> None:
 def test_a_directory_without_a_state_file_lists_its_prefixes() -> None:
     Path("d").mkdir()
     text = "the directory has no file 'checkpoint' and is no SavedModel"
-    assert refused("d") == f"d: T2T601: {text}; no prefix.index lies there"
+    assert refused("d") == f"d: T2T601: {text}; nothing that looks like one lies there"
     for i in range(7):
         save(f"d/x-{i}")
 
-    hint = "give one of the prefixes that it holds: x-0, x-1, x-2, x-3, x-4 and 2 more"
+    hint = "give one of those that it holds: x-0, x-1, x-2, x-3, x-4 and 2 more"
     assert refused("d") == f"d: T2T601: {text}; {hint}"
 
 
@@ -402,13 +402,15 @@ def test_a_checkpoint_that_was_deleted_lists_those_that_are_left(target: str) ->
     save("d/x-8")
     state("d", target)
 
-    text = f"the state file names {target}, which does not exist; give one of the prefixes that it holds: x-7, x-8"
+    text = f"the state file names {target}, which does not exist; give one of those that it holds: x-7, x-8"
     assert refused("d") == f"d/checkpoint: T2T610: {text}"
 
 
 def test_a_state_file_may_name_all_parts_of_a_v1_checkpoint() -> None:
     state("d", "model.ckpt-?????-of-00002")
-    text = "the state file names model.ckpt-?????-of-00002, which does not exist; no prefix.index lies there"
+    text = (
+        "the state file names model.ckpt-?????-of-00002, which does not exist; nothing that looks like one lies there"
+    )
     assert refused("d") == f"d/checkpoint: T2T610: {text}"
 
     Path("d/model.ckpt-00001-of-00002").write_bytes(V1)
@@ -433,5 +435,23 @@ def test_an_address_in_a_state_file_is_not_followed() -> None:
     text = "the state file names gs://bucket/d/x, which is in another place; d/x is read instead"
     assert [str(note) for note in found.notes] == [f"d/checkpoint: T2T610: {text}"]
     state("d", "gs://bucket/d/y")
-    text = "the state file names gs://bucket/d/y, which does not exist; give one of the prefixes that it holds: x"
+    text = "the state file names gs://bucket/d/y, which does not exist; give one of those that it holds: x"
     assert refused("d") == f"d/checkpoint: T2T610: {text}"
+
+
+def test_the_graph_beside_a_v1_checkpoint_means_it(tmp_path: Path) -> None:
+    from tests.checkpoints.writing_v1 import Saved, floats, write
+
+    write(tmp_path / "x", [Saved(b"a", 1, (2,), floats(1, 2))])
+    (tmp_path / "x.meta").write_bytes(b"")
+
+    assert locate(str(tmp_path / "x.meta")) == Found("v1", str(tmp_path / "x"))
+
+
+def test_a_directory_lists_files_that_may_be_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"")
+
+    with pytest.raises(CheckpointError) as caught:
+        locate(str(tmp_path))
+
+    assert str(caught.value).endswith("; give one of those that it holds: model.h5")

@@ -261,7 +261,7 @@ def test_tensorflow_does_not_read_addresses(memory: Any, tmp_path: Path) -> None
         checkpoints.open("memory://d/x", reader="tensorflow")
 
     message = "TensorFlow reads local files only, and this is an address: memory://d/x"
-    hint = "download the checkpoint, or leave --reader out"
+    hint = "copy the checkpoint here, or leave it to t2t's own reader"
     assert str(caught.value.problems[0]) == f"T2T001 {message}; {hint}"
 
 

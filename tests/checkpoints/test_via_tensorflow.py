@@ -234,8 +234,8 @@ def test_other_formats_are_not_shown_to_tensorflow(small: str) -> None:
         ViaTensorFlow(own, "hdf5")
 
     assert str(caught.value).replace(f"{Path(small).parent}/", "") == (
-        "x: T2T001: TensorFlow's reader reads V1 and V2 checkpoints on this machine, and no other; "
-        "leave --reader and --cross-check out"
+        "x: T2T001: this is neither a V1 nor a V2 checkpoint, and TensorFlow's reader reads no other; "
+        "leave it to t2t's own reader"
     )
 
 
