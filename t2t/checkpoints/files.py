@@ -75,7 +75,7 @@ class File:
     """
 
     #: How many bytes it is good to ask for at once: local ones are used while they are in the processor's cache.
-    piece = 2**20
+    piece = 2**18
     #: Whether it lies at an address, and cannot be mapped.
     remote = False
     size: int
