@@ -6,8 +6,7 @@ files are read in a child of the command, which may take what the command may.
 
 Not here, or not whole, and why:
 
-    111  a crash of the HDF5 library: no file is known on which this one crashes; tests/checkpoints/test_hdf5.py has one
-         that dies by a signal
+    111  a file that the HDF5 library dies of, and one that it never finishes: tests/test_fuzzing.py
 """
 
 from __future__ import annotations
