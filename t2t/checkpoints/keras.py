@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from t2t.checkpoints.protobuf import Corrupt
+from t2t.checkpoints.slots import with_slots
 from t2t.names import OUTPUT_SUFFIX, natural, shown
 from t2t.problems import Problem
 from t2t.tensors import CheckpointInventory, TensorRef
@@ -114,7 +115,8 @@ class Layout:
             if len(same) > 1 and not _equal(same, checksum)
         }
         refs = [replace(ref, full_name=None) if ref.full_name in shared else ref for ref in refs]
-        return CheckpointInventory({ref.name: ref for ref in refs}, shared_names=shared, checksum=checksum)
+        variables = with_slots({ref.name: ref for ref in refs})  # where no layout says it, the conventions do
+        return CheckpointInventory(variables, shared_names=shared, checksum=checksum)
 
 
 @dataclass(frozen=True, slots=True)

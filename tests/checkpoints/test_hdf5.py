@@ -306,3 +306,13 @@ def small(file: h5py.File) -> None:
     file.create_group("d").attrs["weight_names"] = ["k:0", "b:0"]
     file["d/k:0"] = np.ones((3, 4), "f4")
     file.create_dataset("d/b:0", data=np.ones(4, "f4"), compression="gzip")
+
+
+def test_in_a_plain_file_slots_are_known_by_convention(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["w"] = np.zeros(3, "f4")
+        file["beta1_power"] = np.float32(0.9)
+
+    with HDF5(str(tmp_path / "x.h5")) as checkpoint:
+        slots = {name: ref.slot_of for name, ref in checkpoint.inventory.variables.items()}
+    assert slots == {"beta1_power": "", "w": None}
