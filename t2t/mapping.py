@@ -9,19 +9,18 @@ every later message can point at it.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping as Dict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from t2t import axes as notation
 from t2t import document as yaml_text
+from t2t import verification
 from t2t.axes import Axes, AxesError
-from t2t.checkpoints.files import is_address
 from t2t.document import Document
 from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, shown
 from t2t.problems import Location, Problem, in_file_order
+from t2t.verification import Verify, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,77 +59,6 @@ class Ignore:
     pattern: str | None
     why: str
     at: Location
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """
-    One input of the comparison, in TensorFlow's layout: an array in a file, a constant, or drawn by a seed.
-
-    `range` draws uniformly from [low, high), `values` picks from a list. `path` is absolute or relative to the current
-    directory; `file` is as written.
-    """
-
-    name: str
-    shape: tuple[int, ...] | None = None
-    dtype: str = "float32"
-    range: tuple[float, float] | None = None
-    values: tuple[float, ...] | None = None
-    seed: int = 0
-    value: float | bool | None = None
-    file: str = ""
-    path: str = ""
-    member: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The original: a TF1 graph (`path` of its .meta file, `graph` as written), the tensors to feed and to fetch."""
-
-    graph: str
-    path: str
-    feed: Dict[str, str]
-    fetch: Dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class OutputAt:
-    """Where one output stands in what forward() returns ("" is the whole), and TensorFlow's axes -> torch's."""
-
-    at: str = ""
-    axes: Axes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """True labels, and the metric that they give on both sides."""
-
-    file: str
-    path: str
-    member: str | None
-    metric: Literal["accuracy"]
-    output: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """
-    How the result is proven. It holds when max|Δ| <= abs + rel x max|TF| for every output and draw.
-
-    `arguments` are input names in forward()'s order, or by its keywords. `axes` and `outputs` describe other layouts.
-    """
-
-    at: Location
-    inputs: tuple[Input, ...]
-    reference: Reference
-    arguments: Sequence[str] | Dict[str, str]
-    axes: Dict[str, Axes]
-    outputs: Dict[str, OutputAt]
-    draws: int
-    rel: float
-    abs: float
-    labels: Labels | None
-    recording: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +114,7 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
     # A part that the schema refuses is left out here: its problem is already told.
     verify = None
     if "verify" in tree and ("verify",) not in document.spoilt:
-        verify, verify_problems = _verify(document)
+        verify, verify_problems = verification.read(document)
         problems += verify_problems
     source, output = _section(tree, "source"), _section(tree, "output")
     mapping = Mapping(
@@ -195,14 +123,14 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
         model=str(tree.get("model", "")),
         model_at=document.at("model"),
         arguments=_section(tree, "with"),
-        checkpoint=_resolved(path, source.get("checkpoint")),
+        checkpoint=resolved(path, source.get("checkpoint")),
         names="full_name" if source.get("names") == "full_name" else "key",
         dtype=tree.get("dtype") if ("dtype",) not in document.spoilt else None,
         map_at=document.at_key("map"),
         rules=tuple(rules),
         ignore=tuple(ignore),
         verify=verify,
-        output=Output(_resolved(path, output.get("file")), output.get("format", "safetensors"), output.get("dtype")),
+        output=Output(resolved(path, output.get("file")), output.get("format", "safetensors"), output.get("dtype")),
     )
     return mapping, in_file_order(problems)
 
@@ -283,92 +211,3 @@ def _ignore(document: Document) -> tuple[list[Ignore], list[Problem]]:
         elif entry.get("slots") is True:
             found.append(Ignore(None, why, at))
     return found, problems
-
-
-def _verify(document: Document) -> tuple[Verify, list[Problem]]:
-    """The section, which the schema has accepted, and the names in it that don't fit each other."""
-    tree = document.tree["verify"]
-    problems: list[Problem] = []
-    inputs = tuple(_input(document.path, name, given) for name, given in tree["inputs"].items())
-    names = [entry.name for entry in inputs]
-    reference = tree["reference"]
-    fetch = reference["fetch"]
-    torch = tree.get("torch", {})
-    arguments = torch.get("arguments", names)
-
-    def known(name: str, among: Sequence[str], what: str, *path: str | int) -> None:
-        if name not in among:
-            text = f"{shown(name)} is not among the {what}: {', '.join(map(shown, among))}"
-            problems.append(Problem("T2T503", text, document.at("verify", *path)))
-
-    def layouts(section: str, given: dict[str, Any]) -> dict[str, Axes]:
-        parsed = {}
-        for name, text in given.items():
-            try:
-                parsed[name] = notation.parse(text)
-            except AxesError as error:
-                at = document.at("verify", "torch", section, name, "axes")  # an input's axes stand right there
-                problems.append(Problem(error.code, error.cause, at, error.hint))
-        return parsed
-
-    for name in reference["feed"]:
-        known(name, names, "inputs", "reference", "feed", name)
-    for name in names:
-        known(name, list(reference["feed"]), "tensors to feed", "inputs", name)
-    for position, name in enumerate(arguments) if isinstance(arguments, list) else arguments.items():
-        known(name, names, "inputs", "torch", "arguments", position)
-    for name in torch.get("axes", {}):
-        known(name, names, "inputs", "torch", "axes", name)
-    for name in torch.get("outputs", {}):
-        known(name, list(fetch), "outputs", "torch", "outputs", name)
-    given = torch.get("outputs", {})
-    output_axes = layouts("outputs", {name: entry["axes"] for name, entry in given.items() if "axes" in entry})
-    labels = None
-    if "labels" in tree:
-        output = tree["labels"].get("output", next(iter(fetch)))
-        known(output, list(fetch), "outputs", "labels", "output")
-        if "output" not in tree["labels"] and len(fetch) > 1:
-            text = f"labels do not say which of the outputs they belong to: {', '.join(map(shown, fetch))}"
-            problems.append(Problem("T2T503", text, document.at("verify", "labels"), "write output: NAME in labels"))
-        file = tree["labels"]["file"]
-        member = tree["labels"].get("member")
-        labels = Labels(file, _resolved(document.path, file), member, tree["labels"]["metric"], output)
-    stem = os.path.splitext(os.path.basename(document.path))[0]
-    verify = Verify(
-        at=document.at_key("verify"),
-        inputs=inputs,
-        reference=Reference(
-            reference["graph"], _resolved(document.path, reference["graph"]), reference["feed"], reference["fetch"]
-        ),
-        arguments=arguments,
-        axes=layouts("axes", torch.get("axes", {})),
-        outputs={name: OutputAt(given.get(name, {}).get("at", ""), output_axes.get(name)) for name in fetch},
-        draws=tree.get("draws", 1),
-        rel=tree.get("rel", 1e-5),
-        abs=tree.get("abs", 1e-6),
-        labels=labels,
-        recording=_resolved(document.path, tree.get("recording", os.path.join("recordings", f"{stem}.npz"))),
-    )
-    return verify, problems
-
-
-def _input(base: str, name: str, given: dict[str, Any]) -> Input:
-    return Input(
-        name=name,
-        shape=tuple(given["shape"]) if "shape" in given else None,
-        dtype=given.get("dtype", "float32"),
-        range=tuple(given["range"]) if "range" in given else None,
-        values=tuple(given["values"]) if "values" in given else None,
-        seed=given.get("seed", 0),
-        value=given.get("value"),
-        file=given.get("file", ""),
-        path=_resolved(base, given.get("file")),
-        member=given.get("member"),
-    )
-
-
-def _resolved(base: str, path: Any) -> str:
-    """A path from the file, seen from the current directory, or an address; "" where it gives none."""
-    if not isinstance(path, str):
-        return ""
-    return path if is_address(path) else os.path.join(os.path.dirname(base), path)

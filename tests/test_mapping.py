@@ -10,8 +10,9 @@ import pytest
 
 from t2t import mapping
 from t2t.axes import parse
-from t2t.mapping import Ignore, Input, Labels, Output, OutputAt, Reference
+from t2t.mapping import Ignore, Output
 from t2t.problems import Location
+from t2t.verification import Input, Labels, OutputAt, Reference
 from tests.given import HEAD, lines, read
 
 ROW = "- {tf: a, torch: b}\n"

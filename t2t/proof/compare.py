@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from t2t.axes import Axes, AxesError, Transform, identity
-from t2t.mapping import Verify
 from t2t.names import did_you_mean, shown
 from t2t.problems import Location, MappingError, Problem
 from t2t.proof.arrays import Array
 from t2t.proof.recording import Draw, Recording, check_labels
 from t2t.usercode import failed
+from t2t.verification import Verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from t2t.mapping import Input, Verify
 from t2t.names import shown
 from t2t.problems import Location, MappingError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
+from t2t.verification import Input, Verify
 
 #: Inputs of all draws together, in bytes: a shape in a mapping is a number like any other.
 LIMIT = 2**31

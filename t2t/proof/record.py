@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from t2t import __version__
-from t2t.mapping import Verify
 from t2t.names import did_you_mean, shown
 from t2t.problems import MappingError, OriginalError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
 from t2t.proof.recording import Draw, Recording, check_labels, graph_digest, inputs, labels, parts
+from t2t.verification import Verify
 from t2t.writers.atomic import output_error
 
 #: A line or two of what the child printed help, a thousand don't.

@@ -27,12 +27,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from t2t.checkpoints.files import open_regular, reason, refusal
-from t2t.mapping import Verify
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
 from t2t.proof.inputs import made
+from t2t.verification import Verify
 from t2t.writers.atomic import output_error, replacing
 
 FORMAT = 1

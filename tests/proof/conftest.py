@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2t import mapping
-from t2t.mapping import Verify
+from t2t.verification import Verify
 
 HEAD = """\
 t2t: 1

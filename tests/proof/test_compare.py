@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from t2t.mapping import Verify
 from t2t.problems import MappingError, ModuleError, Problem
 from t2t.proof.compare import Comparison, Metric, compare
 from t2t.proof.recording import Draw, Recording
+from t2t.verification import Verify
 
 VerifyOf = Callable[..., Verify]
 

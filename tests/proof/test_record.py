@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from t2t.mapping import Verify
 from t2t.problems import MappingError, OriginalError, OutputError, Problem, T2TError
 from t2t.proof import recording
 from t2t.proof.record import record
+from t2t.verification import Verify
 
 VerifyOf = Callable[..., Verify]
 

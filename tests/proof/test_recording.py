@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from t2t.mapping import Input, Reference, Verify
 from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, T2TError
 from t2t.proof import arrays, recording
 from t2t.proof.inputs import LIMIT
 from t2t.proof.recording import Draw, Recording
+from t2t.verification import Input, Reference, Verify
 
 VerifyOf = Callable[..., Verify]
 
