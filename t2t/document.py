@@ -146,10 +146,10 @@ class _Builder:
         self._events: Iterator[Any] = iter(())
         self._end: Place = (1, 1)  # the parser places what is missing at the end of a file a line further down
 
-    def build(self, text: str) -> Any:
+    def build(self, text: str, loader: Any = _LOADER) -> Any:
         try:
             self._end = _place_after(text)
-            self._events = yaml.parse(text, Loader=_LOADER)
+            self._events = yaml.parse(text, Loader=loader)
             next(self._events)  # the stream's start
             if isinstance(next(self._events), yaml.StreamEndEvent):
                 raise _Stop("T2T101", "the file is empty", hint="a mapping begins with t2t: 1")
@@ -160,6 +160,9 @@ class _Builder:
                 raise _Stop("T2T101", "a second document begins", _place(after.start_mark), "a mapping is one document")
             return tree
         except yaml.MarkedYAMLError as error:
+            if "nesting depth" in (error.problem or "") and loader is not yaml.SafeLoader:
+                # libyaml reads ahead and gives up before our own limit is seen. PyYAML's parser has no limit of its own.
+                return self.build(text, yaml.SafeLoader)
             mark: Any = error.problem_mark or error.context_mark
             place = min(_place(mark), self._end)
             if text[mark.index : mark.index + 1] == "\t":
