@@ -21,21 +21,22 @@ from t2t.checkpoints import Checkpoint
 from t2t.checkpoints.files import is_address
 from t2t.checkpoints.inspection import Inspection, inspect
 from t2t.checkpoints.via_tensorflow import CrossCheck, cross_check
+from t2t.explanation import Explanation
 from t2t.job import (
     Array,
     Job,
     Options,
     checkpoint_path,
-    graph_path,
+    original_path,
     path_option,
     read_mapping,
     refuse_unknown,
     silent,
+    whole_path,
 )
 from t2t.mapping import Mapping as MappingFile
-from t2t.mapping import Rule
 from t2t.names import did_you_mean, shown
-from t2t.plan import Plan, Step
+from t2t.plan import Plan
 from t2t.problems import (
     CheckpointError,
     Location,
@@ -46,7 +47,6 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
-from t2t.tensors import TensorRef
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,16 +87,6 @@ class Conversion:
     unproven: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where one entry of the state_dict comes from. `source` is None where no variable is read, or none is known."""
-
-    rule: Rule
-    step: Step | None
-    source: TensorRef | None
-    ties: tuple[Rule, ...]
-
-
 # --- the jobs ---
 
 
@@ -125,28 +115,27 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> 
 
 
 def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str | None = None) -> Explanation:
-    """Which row writes `parameter`, from which variable and how. Raises MappingError, CheckpointError."""
+    """Which rows write `parameter`, from which variables and how. Raises MappingError, CheckpointError."""
     read, problems = read_mapping(mapping)
-    rules = {rule.target: rule for rule in read.rules} if read else {}
     if read is None:
         raise MappingError(problems)
-    if parameter not in rules:
+    rules = tuple(rule for rule in read.rules if rule.target == parameter)
+    if not rules:
         message = f"'{shown(parameter)}' is written by no row"
-        fed = [shown(rule.target) for rule in rules.values() if rule.source == parameter]
-        hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, rules)
+        fed = [shown(rule.target) for rule in read.rules if parameter in rule.sources]
+        targets = [rule.target for rule in read.rules]
+        hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, targets)
         raise MappingError(Problem("T2T202", message, Location(os.fspath(mapping)), hint))
-    rule = rules[parameter]
     with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
         plan, found = planning.make(read, opened.inventory, None)
         errors = in_file_order(p for p in [*problems, *found] if p.severity == "error")
-        lines = {place.line for place in (rule.at, *rule.places.values())}
+        lines = {place.line for rule in rules for place in (rule.at, *rule.places.values())}
         mine = [p for p in errors if p.at and p.at.line in lines]
         step = next((step for step in plan.steps if step.target == parameter), None)
-        if mine or (rule.source is not None and step is None):
+        if mine or (step is None and any(rule.sources for rule in rules)):
             raise MappingError(mine or errors)
-        source = opened.inventory.variables.get(rule.source) if rule.source is not None else None
     ties = tuple(other for other in read.rules if other.tie == parameter)
-    return Explanation(rule, step, source, ties)
+    return Explanation(rules, step, ties)
 
 
 def convert(
@@ -253,7 +242,7 @@ def record(
     """
     Runs the original in a child process and stores its inputs and outputs. Returns the recording's path and itself.
 
-    `timeout` is in seconds. Raises T2TError; OriginalError where TensorFlow fails.
+    `timeout` is in seconds. Raises T2TError; OriginalError where the original fails.
     """
     from t2t.proof import record as recorder
     from t2t.proof import recording as recordings
@@ -276,11 +265,19 @@ def record(
         if is_address(opened.path):
             message = f"the original is run from files on this machine, but the checkpoint is {shown(opened.path)}"
             raise OriginalError(Problem("T2T902", message, read.verify.at, "copy it here, or record where it is"))
-        graph = graph_path(read, opened, options)
+        original = original_path(read, opened, options)
         if path_option(options, "checkpoint") and not path_option(options, "recording") and not options.get("force"):
             _refuse_others_recording(place, opened)
         _refuse_own_input(place, read, opened)
-        made = recorder.record(read.verify, opened.path, opened.inventory.digest, graph=graph, timeout=timeout)
+        made = recorder.record(
+            read.verify,
+            whole_path(opened) if read.verify.reference.kind == "call" else opened.path,
+            opened.inventory.digest,
+            original=original,
+            timeout=timeout,
+            allow_import=options.get("allow_import", ()),
+            note=options.get("note", silent),
+        )
         # TensorFlow read the files by itself: what it computed must not go by the digest of other weights.
         opened.check_unchanged()
         recordings.save(place, made, force=options.get("force", False))

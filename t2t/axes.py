@@ -9,6 +9,10 @@ or drops one. Three stages, each a frozen value:
     axes.resolve((3136, 1024), {'h': 7, 'w': 7})         -> Transform   no data yet: elementary (7, 7, 64, 1024),
                                                             permutation (3, 2, 0, 1), output (1024, 3136)
     transform.view(array)                                -> array       a strided view, nothing is copied
+
+A list of axes is one step after the other: each reads the former's elements, in their order, under names of its own.
+Between the split and the permutation some elementary axes may be turned round (`flip`) or have their entries sorted
+otherwise (`order: {g: icfo -> ifco}`, gates of a recurrent layer).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,35 +49,69 @@ class AxesError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Transform:
     """
-    How one variable's elements move: split into elementary axes, permute them, compose the output's axes.
+    How one variable's elements move: split into elementary axes, sort their entries, permute and compose them.
 
     `elementary` are the sizes after the split; output axis i of the permuted array is elementary axis `permutation[i]`
-    (numpy's sense). Row-major order throughout.
+    (numpy's sense). Row-major order throughout. `flips` are elementary axes that are turned round; `orders` maps one to
+    the entries that come to stand at 0, 1, 2 ... of it. No axis is in both.
     """
 
     input: Shape
     elementary: Shape
     permutation: tuple[int, ...]
     output: Shape
+    flips: frozenset[int] = frozenset()
+    orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def inverse(self) -> Transform:
         """The transform that undoes this one, bit for bit."""
         permuted = tuple(self.elementary[axis] for axis in self.permutation)
         back = tuple(sorted(range(len(self.permutation)), key=self.permutation.__getitem__))
-        return Transform(self.output, permuted, back, self.input)
+        flips = frozenset(back[axis] for axis in self.flips)
+        orders = {
+            back[axis]: tuple(sorted(range(len(entries)), key=entries.__getitem__))
+            for axis, entries in self.orders.items()
+        }
+        return Transform(self.output, permuted, back, self.input, flips, orders)
+
+    def split(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """`array` (shape `input`) by its elementary axes, their entries sorted: a view, where no `orders` sort them."""
+        # Only splitting never copies: an array of any strides has its axes split in place.
+        split = array.reshape(self.elementary)
+        if self.flips:
+            split = split[tuple(slice(None, None, -1 if axis in self.flips else 1) for axis in range(split.ndim))]
+        for axis, entries in self.orders.items():
+            split = split.take(entries, axis)
+        return split
 
     def view(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """
-        `array` (C order, shape `input`) with its elementary axes in the output's order; a view.
+        `array` (shape `input`) with its elementary axes in the output's order; a view, where no `orders` sort them.
 
         Its elements in C order are the output's; its shape is the elementary one, permuted.
         """
-        return array.reshape(self.elementary).transpose(self.permutation)
+        return self.split(array).transpose(self.permutation)
 
     def apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """`array` (C order, shape `input`) as the output: C order, shape `output`."""
+        """`array` (shape `input`) as the output: C order, shape `output`."""
         return np.ascontiguousarray(self.view(array)).reshape(self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The entries of one axis, a letter each: as the variable has them, and as the parameter has them."""
+
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.before} -> {self.after}"
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        """Which entry of the variable comes to stand at 0, 1, 2 ..."""
+        return tuple(self.before.index(letter) for letter in self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +124,14 @@ class Axes:
     def __str__(self) -> str:
         return f"{_side(self.left)} -> {_side(self.right)}".strip()
 
-    def resolve(self, shape: Shape, dims: Mapping[str, int]) -> Transform:
+    @property
+    def names(self) -> list[str]:
+        """The elementary axes, in the variable's order."""
+        return [name for group in self.left for name in group]
+
+    def sizes(self, shape: Shape, dims: Mapping[str, int]) -> dict[str, int]:
         """
-        The transform for a variable of this shape; `dims` gives sizes that the shape alone does not.
+        The size of each elementary axis of a variable of this shape; `dims` gives those that the shape alone does not.
 
         Raises AxesError: T2T302 when the ranks differ, T2T303 when sizes are missing or contradict the shape.
         """
@@ -113,14 +156,91 @@ class Axes:
             elif open_names or known != length:
                 given = " x ".join(f"{name}={sizes[name]}" for name in group if name in sizes) or "1"
                 raise AxesError("T2T303", f"axis {position} {_group(group)} has length {length}, but dims say {given}")
-        order = [name for group in self.left for name in group]
-        moved = [name for group in self.right for name in group]
+        return sizes
+
+    def resolve(
+        self,
+        shape: Shape,
+        dims: Mapping[str, int],
+        flip: Sequence[str | int] = (),
+        order: Mapping[str, Order] | None = None,
+    ) -> Transform:
+        """
+        The transform for a variable of this shape. `flip` names elementary axes, or the variable's axes by number.
+
+        Raises AxesError: as `sizes` does, and T2T309 for a flip or an order of an axis that is not there, and for an
+        order of other than its entries.
+        """
+        sizes, names = self.sizes(shape, dims), self.names
+        flips: set[int] = set()
+        for axis in flip:
+            if axis not in range(len(self.left)) if isinstance(axis, int) else axis not in names:
+                raise AxesError("T2T309", f"flip names {axis}, which axes '{self}' don't have")
+            turned = self.left[axis] if isinstance(axis, int) else (axis,)
+            flips ^= {names.index(name) for name in turned}
+        orders: dict[int, tuple[int, ...]] = {}
+        for name, given in (order or {}).items():
+            if name not in names:
+                raise AxesError("T2T309", f"order names {name}, which axes '{self}' don't have")
+            if sizes[name] != len(given.before):
+                text = f"order '{name}: {given}' is of {len(given.before)} entries, but {name} has {sizes[name]}"
+                raise AxesError("T2T309", text)
+            axis = names.index(name)
+            entries = given.entries
+            if axis in flips:  # flipped first, then sorted
+                flips.discard(axis)
+                entries = tuple(len(entries) - 1 - entry for entry in entries)
+            orders[axis] = entries
         return Transform(
             input=shape,
-            elementary=tuple(sizes[name] for name in order),
-            permutation=tuple(order.index(name) for name in moved),
+            elementary=tuple(sizes[name] for name in names),
+            permutation=tuple(names.index(name) for group in self.right for name in group),
             output=tuple(math.prod(sizes[name] for name in group) for group in self.right),
+            flips=frozenset(flips),
+            orders=orders,
         )
+
+
+def resolve(
+    steps: Sequence[Axes],
+    shape: Shape,
+    dims: Mapping[str, int],
+    flip: Sequence[str | int] = (),
+    order: Mapping[str, Order] | None = None,
+) -> tuple[Transform, ...]:
+    """
+    The transforms of these steps for a variable of this shape, one after the other; of no step, the identity.
+
+    `flip` and `order` speak of the first step's axes. A name that a later step uses again has the size that it had.
+    Raises AxesError.
+    """
+    if not steps:
+        names = tuple((f"a{axis}",) for axis in range(len(shape)))
+        return (Axes(names, names).resolve(shape, {}, flip, order),)
+    first, *more = steps
+    transforms = [first.resolve(shape, dims, flip, order)]
+    known = {**dims, **first.sizes(shape, dims)}
+    for step in more:
+        given = {name: size for name, size in known.items() if name in step.names}
+        transforms.append(step.resolve(transforms[-1].output, given))
+        known |= step.sizes(transforms[-1].input, given)
+    return tuple(transforms)
+
+
+def parse_order(text: str) -> Order:
+    """An order from its notation, `icfo -> ifco`. Raises AxesError (T2T309)."""
+    before, arrow, after = (part.strip() for part in text.partition("->"))
+    if not arrow or not before.isalpha() or sorted(before) != sorted(after):
+        hint = "name each entry once on each side, by one letter"
+        raise AxesError("T2T309", f"order '{shown(text)}' is not a permutation", hint)
+    if len(set(before)) < len(before):
+        raise AxesError("T2T309", f"order '{shown(text)}' names an entry twice", "one letter each")
+    return Order(before, after)
+
+
+def shown_steps(steps: Sequence[Axes]) -> str:
+    """The steps as a mapping writes them: one as it is, several in brackets."""
+    return str(steps[0]) if len(steps) == 1 else f"[{', '.join(map(str, steps))}]"
 
 
 def parse(text: str) -> Axes:

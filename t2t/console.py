@@ -19,14 +19,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from t2t import explanation as explanations
 from t2t.names import shown
 from t2t.problems import OutputError, Problem, Severity, UsageError
 from t2t.tensors import TensorRef, elements
 
 if TYPE_CHECKING:
-    from t2t.api import Conversion, CrossCheck, Explanation, Inspection
+    from t2t.api import Conversion, CrossCheck, Inspection
     from t2t.checkpoints import Checkpoint
     from t2t.checkpoints.inspection import Checked
+    from t2t.explanation import Explanation
     from t2t.proof.compare import Comparison
     from t2t.proof.recording import Recording
 
@@ -102,11 +104,11 @@ class Console:
     def conversion(self, done: Conversion) -> None:
         """What was written, how every element is accounted for, and whether it is proven."""
         sources, ignored = done.plan.sources, done.plan.ignored
-        from_rows = [step for step in done.plan.steps if step.source is not None]
+        from_rows = [step for step in done.plan.steps if step.sources]
         others = Counter(
             "tied" if step.rule.tie else "kept" if step.rule.keep else "filled"
             for step in done.plan.steps
-            if step.source is None
+            if not step.sources
         )
         if self.format == "json":
             self._json(
@@ -164,43 +166,11 @@ class Console:
 
     def explanation(self, explanation: Explanation) -> None:
         """Where a parameter comes from, in words."""
-        rule, step, source = explanation.rule, explanation.step, explanation.source
         if self.format == "json":
-            self._json(
-                {
-                    "parameter": rule.target,
-                    "at": str(rule.at),
-                    "variable": rule.source,
-                    "axes": str(rule.axes) if rule.axes else None,
-                    "from": {"dtype": source.dtype, "shape": list(source.shape)} if source else None,
-                    "to": {"dtype": step.dtype, "shape": list(step.shape)} if step else None,
-                    "fill": rule.fill,
-                    "tie": rule.tie,
-                    "keep": rule.why if rule.keep else None,
-                    "tied": [tie.target for tie in explanation.ties],
-                }
-            )
+            self._json(explanations.as_json(explanation))
             return
-        name = shown(rule.target)
-        if source is not None and step is not None:
-            self._print(f"{name} comes from the variable {shown(source.name)}, by {rule.at}")
-            self._print(f"  the variable is {source.dtype} {list(source.shape)}")
-            if rule.axes is None:
-                self._print("  its elements stay in their order")
-            else:
-                assert step.transform is not None
-                sizes = dict(zip((n for g in rule.axes.left for n in g), step.transform.elementary, strict=True))
-                self._print(f"  its axes move: {rule.axes}, where {', '.join(f'{n} = {s}' for n, s in sizes.items())}")
-            cast = f", cast from {source.dtype}" if step.dtype != source.dtype else ""
-            self._print(f"  the parameter becomes {step.dtype} {list(step.shape)}{cast}")
-        elif rule.fill is not None:
-            self._print(f"{name} is filled with {rule.fill}, by {rule.at}")
-        elif rule.tie is not None:
-            self._print(f"{name} is another name of the Parameter {shown(rule.tie)}, by {rule.at}")
-        else:
-            self._print(f"{name} keeps the value that the module was built with, by {rule.at}: {shown(rule.why)}")
-        for tie in explanation.ties:
-            self._print(f"  {shown(tie.target)} is another name of it, by {tie.at}")
+        for line in explanations.in_words(explanation):
+            self._print(line)
 
     def inventory(self, opened: Checkpoint, found: Inspection, *, verbose: bool = False) -> None:
         """

@@ -99,6 +99,15 @@ def parse(data: bytes, path: str) -> tuple[Document, list[Problem]]:
     return document, in_file_order([*problems, *_schema_problems(document, builder.replaced)])
 
 
+def built_in(data: bytes, name: str) -> Document:
+    """The document in `data`, which comes with t2t: it is not held against the schema, and nothing is wrong with it."""
+    problems: list[Problem] = []
+    builder = _Builder(name, problems)
+    tree = builder.build(_text(data))
+    assert not problems
+    return Document(name, tree, builder.keys, builder.values, builder.spoilt)
+
+
 @functools.cache
 def schema() -> dict[str, Any]:
     """The mapping language's JSON schema (draft-07), from the wheel or, in an editable install, from the repository."""
@@ -161,7 +170,7 @@ class _Builder:
             return tree
         except yaml.MarkedYAMLError as error:
             if "nesting depth" in (error.problem or "") and loader is not yaml.SafeLoader:
-                # libyaml reads ahead and gives up before our own limit is seen. PyYAML's parser has no limit of its own.
+                # libyaml reads ahead and gives up before our own limit is seen. PyYAML's own parser has no limit.
                 return self.build(text, yaml.SafeLoader)
             mark: Any = error.problem_mark or error.context_mark
             place = min(_place(mark), self._end)
@@ -221,7 +230,8 @@ class _Builder:
         if event.style or event.tag is not None:
             return text
         # Under `with` keys are the model's own: there, and only there, a number may stand under any name.
-        if text and path and path[-1] in self._text_keys and "with" not in path:
+        key = path[-2] if len(path) > 1 and isinstance(path[-1], int) else path[-1] if path else ""
+        if text and key in self._text_keys and "with" not in path:
             return text
         if text in _WORDS:
             return _WORDS[text]
@@ -259,13 +269,19 @@ def _spoil(spoilt: set[TreePath], path: TreePath) -> None:
 
 @functools.cache
 def _text_keys() -> frozenset[str]:
-    """The keys whose value the schema says is text and nothing else."""
+    """The keys whose value, or each of a list of values, the schema says is text and nothing else."""
     keys: set[str] = set()
 
     def visit(node: Any) -> None:
         if isinstance(node, dict):
             for key, value in node.get("properties", {}).items():
-                if isinstance(value, dict) and _resolved(value).get("type") == "string":
+                given = _resolved(value) if isinstance(value, dict) else {}
+                kinds = given.get("type", [])
+                kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+                if given.get("items", {}).get("type") == "string":
+                    kinds.discard("array")
+                    kinds.add("string")
+                if kinds == {"string"}:
                     keys.add(key)
             for value in node.values():
                 visit(value)

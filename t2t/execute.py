@@ -3,7 +3,8 @@ A plan x an open checkpoint -> every tensor of the state_dict, source by source 
 
 Each variable is read once, its checksum is tested, and all the steps that use it are applied while it is at hand. A
 target comes in blocks, in the order of its elements, each small enough to be written out of the processor's cache. So
-memory is that of the largest variable. Nothing here knows torch.
+memory is that of the largest variable; variables that are put together in one target are at hand together, and so are
+those that share a variable with them. Nothing here knows torch.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from t2t.axes import Transform
 from t2t.checkpoints import Checkpoint
+from t2t.coverage import Part
 from t2t.names import shown
 from t2t.plan import Plan, Step, stored
 from t2t.problems import MappingError, Problem, in_file_order
-from t2t.tensors import DTYPES
+from t2t.rows import Rule
+from t2t.tensors import DTYPES, TensorRef
 
 Array = np.ndarray[Any, Any]
 
@@ -99,37 +101,161 @@ def blocks(
     first variable that cannot be read.
     """
     problems: list[Problem] = []
-    uses: dict[str, list[Step]] = defaultdict(list)
     names: dict[str, list[str]] = defaultdict(list)
     for step in plan.steps:
-        if step.source is not None:
-            uses[step.source.name].append(step)
         names[step.rule.tie or step.target].append(step.target)
-    buffer = np.empty(max((ref.nbytes for ref in plan.sources), default=0), np.uint8)
-    for ref in plan.sources:
-        source = checkpoint.read(ref, buffer)
-        problems += [] if allow_nonfinite else _finite_problems(source, uses[ref.name][0], "tf", shown(ref.name))
-        for step in uses[ref.name]:
-            assert step.transform is not None
-            problems += _cast_problems(source, step, dtype, f"{shown(ref.name)} ({ref.dtype})")
+    groups = _groups(plan)
+    buffer = np.empty(max((_room(refs) for refs, _ in groups), default=0), np.uint8)
+    for refs, steps in groups:
+        sources: dict[str, Array] = {}
+        start = 0
+        for ref in refs:
+            sources[ref.name] = source = checkpoint.read(ref, buffer[start:])
+            start += _padded(ref.nbytes)
+            if not allow_nonfinite:
+                rule = next(part.rule for step in steps for part in step.parts for r in part.reads if r.ref == ref)
+                problems += _finite_problems(source, rule, "tf", shown(ref.name))
+        for step in steps:
+            value, found = _value(step, sources, dtype, allow_nonfinite=allow_nonfinite)
+            problems += found
             if not problems:
-                yield from _blocks(step, _merged(step.transform, source), dtype, room, names[step.target])
-        progress(ref.nbytes)
+                yield from _blocks(step, value, dtype, room, names[step.target])
+        for ref in refs:
+            progress(ref.nbytes)
     checkpoint.check_unchanged()
-    given = [(step, _given(step, built)) for step in plan.steps if step.source is None and step.rule.tie is None]
+    given = [(step, _given(step, built)) for step in plan.steps if not step.sources and step.rule.tie is None]
     for step, value in given:
-        origin = f"{'its value' if step.rule.keep else 'its fill'} ({step.dtype})"
+        rule = step.rule
+        origin = f"{'its value' if rule.keep else 'its fill'} ({step.dtype})"
         if not allow_nonfinite:
-            problems += _finite_problems(value, step, "keep", f"{shown(step.target)}, as it was built,")
-        problems += _cast_problems(value, step, dtype, origin)
+            problems += _finite_problems(value, rule, "keep", f"{shown(step.target)}, as it was built,")
+        problems += _cast_problems(value, [step.dtype, stored(step, dtype)], rule, origin)
     if problems:
         raise MappingError(in_file_order(problems))
     for step, value in given:
         yield from _blocks(step, value, dtype, room, names[step.target])
 
 
+def _groups(plan: Plan) -> list[tuple[list[TensorRef], list[Step]]]:
+    """
+    The variables that must be at hand together, with the steps that use them: in file order, by the first of each.
+
+    Mostly that is one variable. Steps that read several bring theirs together.
+    """
+    owner: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while owner[name] != name:
+            owner[name] = owner[owner[name]]
+            name = owner[name]
+        return name
+
+    refs = plan.sources
+    for ref in refs:
+        owner[ref.name] = ref.name
+    for step in plan.steps:
+        for ref in step.sources[1:]:
+            owner[first(ref.name)] = first(step.sources[0].name)
+    groups: dict[str, tuple[list[TensorRef], list[Step]]] = {}
+    for ref in refs:
+        groups.setdefault(first(ref.name), ([], []))[0].append(ref)
+    for step in plan.steps:
+        if sources := step.sources:
+            groups[first(sources[0].name)][1].append(step)
+    return list(groups.values())
+
+
+def _padded(nbytes: int) -> int:
+    """So many bytes, and as many more as keep what follows aligned."""
+    return -(-nbytes // 64) * 64
+
+
+def _room(refs: Sequence[TensorRef]) -> int:
+    return sum(_padded(ref.nbytes) for ref in refs)
+
+
+def _value(
+    step: Step, sources: Mapping[str, Array], dtype: str | None, *, allow_nonfinite: bool
+) -> tuple[Array, list[Problem]]:
+    """What the step's target gets: a view where one variable gives it, in the target's order of elements."""
+    problems: list[Problem] = []
+    values = []
+    for part in step.parts:
+        if not part.reads:
+            values.append(np.broadcast_to(np.asarray(part.rule.fill).astype(_numpy(part.dtype)), part.shape))
+            continue
+        value, found = _part_value(part, sources, stored(step, dtype), allow_nonfinite=allow_nonfinite)
+        problems += found
+        values.append(value)
+    if len(values) == 1 and step.parts[0].into is None:
+        return values[0], problems
+    whole = np.empty(step.shape, _numpy(step.dtype))
+    if not problems:
+        for part, value in zip(step.parts, values, strict=True):
+            assert part.into is not None
+            region = whole[tuple(slice(start, stop) for start, stop in part.into)]
+            _copy(value.reshape(part.shape), region)
+    return whole, problems
+
+
+def _part_value(
+    part: Part, sources: Mapping[str, Array], final: str, *, allow_nonfinite: bool
+) -> tuple[Array, list[Problem]]:
+    """What one part writes, and what of it would be lost. `final` is the dtype that it is stored in at last."""
+    rule, refs = part.rule, [read.ref for read in part.reads]
+    pieces = [sources[read.ref.name][tuple(slice(start, stop) for start, stop in read.box)] for read in part.reads]
+    joined = pieces[0]
+    if part.joined is not None:
+        is_stack = len(part.transforms[0].input) > joined.ndim
+        joined = np.stack(pieces) if is_stack else np.concatenate(pieces, part.joined)
+    origin = (
+        f"{shown(refs[0].name)} ({refs[0].dtype})" if len(refs) == 1 else f"{len(refs)} variables ({refs[0].dtype})"
+    )
+    problems = _cast_problems(joined, [part.dtype, final], rule, origin)
+    first, *more = part.transforms
+    if rule.scale is not None or rule.add is not None:
+        key = "scale" if rule.scale is not None else "add"
+        split = _computed(first.split(joined), part)
+        if split.dtype == object:
+            held = np.iinfo(_numpy(part.dtype))
+            if split.size and not held.min <= split.min() <= split.max() <= held.max:
+                message = f"{shown(rule.target)}: {part.dtype} cannot hold what {key} makes of {origin}"
+                problems.append(Problem("T2T402", message, rule.place(key), "choose a wider dtype"))
+                split = np.zeros_like(split)
+            split = split.astype(_numpy(part.dtype))
+        elif not allow_nonfinite and not problems:
+            problems += _finite_problems(split, rule, key, f"{shown(rule.target)}, once computed,")
+        value = split.transpose(first.permutation)
+    else:
+        value = first.view(joined)
+    for transform in more:
+        value = transform.view(value.reshape(transform.input))
+    return _merged(value), problems
+
+
+def _computed(elements: Array, part: Part) -> Array:
+    """The elementary axes' elements, cast, scaled and added to; integers as Python's, which don't wrap."""
+    rule, dtype = part.rule, _numpy(part.dtype)
+    split = elements.astype(object if DTYPES[part.dtype].kind == "int" else dtype)
+    number = int if split.dtype == object else dtype.type
+    with np.errstate(all="ignore"):
+        if rule.scale is not None:
+            split *= number(rule.scale)
+        if isinstance(rule.add, Mapping):
+            for name, entries in rule.add.items():
+                axis = rule.axes[0].names.index(name)
+                for entry, addend in entries.items():
+                    at = rule.order[name].after.index(entry)
+                    split[(slice(None),) * axis + (at,)] += number(addend)
+        elif rule.add is not None:
+            split += number(rule.add)
+    return split
+
+
 def _given(step: Step, built: Mapping[str, Array]) -> Array:
     """What the step's parameter gets where no variable gives it: a view of the step's shape."""
+    if step.parts[0].into is not None:
+        return _value(step, {}, None, allow_nonfinite=True)[0]
     value = built[step.target] if step.rule.keep else np.asarray(step.rule.fill).astype(_numpy(step.dtype))
     return np.broadcast_to(value, step.shape)
 
@@ -184,9 +310,8 @@ def _copy(view: Array, result: Array) -> None:
         result[..., start : start + STRIP] = view[..., start : start + STRIP]
 
 
-def _merged(transform: Transform, source: Array) -> Array:
-    """The source in the output's order of elements, neighbours that one stride walks merged to one axis: a view."""
-    view = transform.view(source)
+def _merged(view: Array) -> Array:
+    """The same elements in the same order, neighbours that one stride walks merged to one axis: a view."""
     shape: list[int] = []
     strides: list[int] = []
     for size, stride in zip(view.shape, view.strides, strict=True):
@@ -215,7 +340,7 @@ def _chunks(array: Array) -> Iterator[Array]:
     return (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
 
 
-def _finite_problems(values: Array, step: Step, key: str, subject: str) -> list[Problem]:
+def _finite_problems(values: Array, rule: Rule, key: str, subject: str) -> list[Problem]:
     """NaN and Inf in `values`, told at the row's `key`. `subject` says in the message whose values they are."""
     if DTYPES[values.dtype.name].kind in {"int", "bool"}:
         return []
@@ -224,16 +349,16 @@ def _finite_problems(values: Array, step: Step, key: str, subject: str) -> list[
     nan = sum(int(np.isnan(chunk).sum()) for chunk in _chunks(values))
     inf = sum(int(np.isinf(chunk).sum()) for chunk in _chunks(values))
     message = f"{subject} holds {nan} NaN and {inf} Inf among {values.size} elements"
-    return [Problem("T2T403", message, step.rule.place(key), "if that is meant, give --allow-nonfinite")]
+    return [Problem("T2T403", message, rule.place(key), "if that is meant, give --allow-nonfinite")]
 
 
-def _cast_problems(values: Array, step: Step, dtype: str | None, origin: str) -> list[Problem]:
+def _cast_problems(values: Array, dtypes: Sequence[str], rule: Rule, origin: str) -> list[Problem]:
     """
-    Values that a cast loses: a float that overflows, an integer that wraps, what a bool or an integer cannot hold.
+    Values that a cast to these dtypes, one after the other, loses: a float that overflows, an integer that wraps, what
+    a bool or an integer cannot hold.
 
     Rounding to a narrower float is what a cast is for. `origin` says in the message whose values they are.
     """
-    dtypes = [step.dtype, stored(step, dtype)]
     if all(_numpy(name) == values.dtype for name in dtypes):
         return []
     lost = 0
@@ -254,7 +379,7 @@ def _cast_problems(values: Array, step: Step, dtype: str | None, origin: str) ->
     if not lost:
         return []
     message = (
-        f"{shown(step.target)}: {dtypes[-1]} cannot hold {lost} of {values.size} values of {origin}, "
+        f"{shown(rule.target)}: {dtypes[-1]} cannot hold {lost} of {values.size} values of {origin}, "
         f"the largest is {largest:.6g}"
     )
-    return [Problem("T2T402", message, step.rule.place("dtype"), "choose a wider dtype")]
+    return [Problem("T2T402", message, rule.place("dtype"), "choose a wider dtype")]

@@ -34,7 +34,7 @@ def test_a_rule_has_its_places() -> None:
     rule = read(HEAD + "- tf: a\n  torch: b\n  axes: x (y z) -> z (x y)\n  dims: {y: 2}\n  dtype: int8\n").rules[0]
 
     assert (rule.source, rule.target, rule.dtype, rule.dims) == ("a", "b", "int8", {"y": 2})
-    assert rule.axes == parse("x (y z) -> z (x y)")
+    assert rule.axes == (parse("x (y z) -> z (x y)"),)
     assert rule.at == Location("m.yaml", 5, 3)
     assert rule.place("axes") == Location("m.yaml", 7, 9)
     assert rule.place("fill") == rule.at
@@ -45,7 +45,7 @@ def test_a_rule_has_its_places() -> None:
     ("row", "values"),
     [
         ("{tf: a, torch: b}", {"source": "a"}),
-        ("{tf: a, torch: b, permute: [1, 0]}", {"source": "a", "axes": parse("a b -> b a")}),
+        ("{tf: a, torch: b, permute: [1, 0]}", {"source": "a", "axes": (parse("a b -> b a"),)}),
         ("{tf: a, torch: b, reuse: true}", {"source": "a", "reuse": True}),
         ("{tf: 6, torch: b}", {"source": "6"}),
         ("{torch: b, fill: 0}", {"fill": 0}),
@@ -58,7 +58,7 @@ def test_a_row_sets_what_it_says_and_nothing_else(row: str, values: dict[str, ob
     rule = read(f"{HEAD}- {row}\n").rules[0]
     empty: dict[str, object] = {
         "source": None,
-        "axes": None,
+        "axes": (),
         "dims": {},
         "dtype": None,
         "reuse": False,

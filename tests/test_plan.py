@@ -43,11 +43,9 @@ def test_a_step_has_both_its_sides() -> None:
     first, second = ready.steps
 
     assert problems == []
-    assert (first.target, first.shape, first.dtype, first.source, first.elements) == ("p", (3, 2), "float32", V, 6)
-    assert first.transform is not None
-    assert first.transform.permutation == (1, 0)
-    assert second.transform is not None
-    assert second.transform.permutation == (0,)
+    assert (first.target, first.shape, first.dtype, first.sources, first.elements) == ("p", (3, 2), "float32", [V], 6)
+    assert [transform.permutation for transform in first.parts[0].transforms] == [(1, 0)]
+    assert [transform.permutation for transform in second.parts[0].transforms] == [(0,)]
     assert ready.ignored == {}
 
 

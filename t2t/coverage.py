@@ -1,0 +1,526 @@
+"""
+Who accounts for which element, on both sides.
+
+Each variable is read by rows, named in `ignore`, or its unread part in `drop`; each parameter and persistent buffer is
+written by rows, once. This is box arithmetic: it costs the same for a variable of 10 GB and for one of ten elements.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from t2t import boxes
+from t2t.axes import Transform
+from t2t.boxes import BoundsError, Box
+from t2t.mapping import Mapping as MappingFile
+from t2t.names import VALUE_SUFFIX, matches, nearest, proposing, shown
+from t2t.problems import Location, Problem
+from t2t.rows import Rule
+from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef, Shape, TensorRef
+
+#: How many unknown names get a proposal. Comparing one with thousands of names takes a while, and where a whole
+#: checkpoint is another one nobody reads more of them.
+PROPOSALS = 20
+
+#: More unused variables are one problem, with its details.
+MAX_UNUSED = 10
+
+#: Up to so many readers of one variable, each is held against each; of more, the first two that clash are told.
+MAX_PAIRED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A variable, and which of its elements are read."""
+
+    ref: TensorRef
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """
+    One rule with both its sides known: what it writes of its target, all of it or the box `into`.
+
+    From variables: what is read of each, joined along the axis `joined` (a stack where they have one rank less than
+    the first transform's input), through the transforms, cast to `dtype`. Otherwise the rule's `fill`, `tie` or `keep`
+    says it. `shape` is that of what is written.
+    """
+
+    rule: Rule
+    reads: tuple[Read, ...]
+    joined: int | None
+    transforms: tuple[Transform, ...]
+    into: Box | None
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """
+    The rules that take part: optional ones only where a side has them. `told` are names that a problem speaks of
+    already, so that no other needs to.
+    """
+
+    rules: tuple[Rule, ...]
+    problems: tuple[Problem, ...]
+    told: frozenset[str]
+
+
+def applied(mapping: MappingFile, checkpoint: CheckpointInventory, module: ModuleInventory | None) -> Applied:
+    """Which rules apply, what is wrong with the others."""
+    known = {*checkpoint.variables, *checkpoint.shared_names}
+    parameters = module.parameters if module else None
+    rules: list[Rule] = []
+    problems: list[Problem] = []
+    told: set[str] = set()
+    uses: dict[tuple[Location, str, str, str], list[Rule]] = defaultdict(list)
+    for rule in mapping.rules:
+        if rule.use is not None:
+            uses[rule.use].append(rule)
+    lost: set[tuple[Location, str, str, str]] = set()
+    for use, own in uses.items():
+        if found := _use_problem(own, known, parameters, len(problems)):
+            problems.append(found[0])
+            told.update(name for name in (*known, *(parameters or ())) if found[1] and name.startswith(found[1]))
+            lost.add(use)
+            told.update(rule.target for rule in own)
+            told.update(name for rule in own for name in (*rule.sources, *rule.shadowed))
+    for rule in mapping.rules:
+        if rule.use in lost:
+            continue
+        if not rule.optional:
+            rules.append(rule)
+            continue
+        has_source = all(name in known for name in rule.sources)
+        has_none = bool(rule.sources) and not any(name in known for name in rule.sources)
+        if parameters is None or not rule.sources:
+            if (has_source or not rule.sources) and (parameters is None or rule.target in parameters):
+                rules.append(rule)
+        elif has_source and rule.target in parameters:
+            rules.append(rule)
+        elif not (has_none and rule.target not in parameters):
+            problems.append(_one_side_problem(rule, rule.target in parameters))
+            told.update((rule.target, *rule.sources))
+    return Applied(tuple(rules), tuple(problems), frozenset(told))
+
+
+def _use_problem(
+    rules: Sequence[Rule], known: set[str], parameters: Mapping[str, ParameterRef] | None, count: int
+) -> tuple[Problem, str] | None:
+    """
+    What is wrong with one use of a recipe as a whole: a side, or both, that has none of its names; and what the names
+    begin with that a hint proposes.
+    """
+    assert rules[0].use is not None
+    _, tf, torch, recipe = rules[0].use
+    reading = [rule for rule in rules if rule.sources]
+    has_source = any(name in known for rule in reading for name in rule.sources)
+    has_target = parameters is None or any(rule.target in parameters for rule in rules)
+    if has_source and has_target:
+        return None
+    if parameters is None and all(rule.optional for rule in reading):
+        return None  # they may be missing on both sides
+    below = {name.rpartition("/")[0] for name in known} | {name.rpartition("/")[0].rpartition("/")[0] for name in known}
+    if not has_source and not has_target:
+        message = f"recipe {shown(recipe)} applies no row: the checkpoint has none of its variables under {_under(tf)}"
+        message += f", the module none of its parameters under {_under(torch)}"
+        close = nearest(tf, below) if count < PROPOSALS else []
+        return Problem("T2T215", message, rules[0].place("tf"), proposing(close)), f"{close[0]}/" if close else ""
+    wanted = ", ".join(shown(name) for name in [s for rule in reading for s in rule.sources][:3])
+    if not has_source:
+        message = f"the checkpoint has none of the variables of recipe {shown(recipe)} under {_under(tf)}: {wanted}"
+        close = nearest(tf, below) if count < PROPOSALS else []
+        return Problem("T2T201", message, rules[0].place("tf"), proposing(close)), f"{close[0]}/" if close else ""
+    wanted = ", ".join(shown(rule.target) for rule in rules[:3])
+    message = f"the module has none of the parameters of recipe {shown(recipe)} under {_under(torch)}: {wanted}"
+    assert parameters is not None
+    modules = {name.rpartition(".")[0] for name in parameters}
+    close = nearest(torch, modules) if count < PROPOSALS else []
+    return Problem("T2T202", message, rules[0].place("torch"), proposing(close)), f"{close[0]}." if close else ""
+
+
+def _under(prefix: str) -> str:
+    return shown(prefix) if prefix else "its top"
+
+
+def _one_side_problem(rule: Rule, has_target: bool) -> Problem:
+    names, target = ", ".join(shown(name) for name in rule.sources), shown(rule.target)
+    if has_target:
+        message = f"{target} is in the module, but its optional variable {names} is not in the checkpoint"
+        hint = f"build the module without it, or write out the recipe's rows, with {{torch: {target}, fill: 0}}"
+        return Problem("T2T213", message, rule.place("tf"), hint)
+    message = f"{names} is in the checkpoint, but its optional parameter {target} is not in the module"
+    hint = "build the module with it, or write out the recipe's rows and ignore the variable"
+    return Problem("T2T213", message, rule.place("torch"), hint)
+
+
+def ignored(mapping: MappingFile, checkpoint: CheckpointInventory, applied: Applied) -> dict[str, str]:
+    """Why each variable that no rule reads is not read; the first entry that covers it gives the reason."""
+    used = {name for rule in applied.rules for name in rule.sources}
+    whys: dict[str, str] = {}
+    for rule in applied.rules:
+        for name in rule.shadowed:
+            if name in checkpoint.variables:
+                whys[name] = f"source.select reads its {mapping.select}"
+    for name, ref in checkpoint.variables.items():
+        for entry in mapping.ignore:
+            if _covers(entry.pattern, ref):
+                whys.setdefault(name, entry.why)
+                break
+    return {name: whys[name] for name in checkpoint.variables if name in whys and name not in used}
+
+
+def _covers(pattern: str | None, ref: TensorRef) -> bool:
+    return ref.slot_of is not None if pattern is None else matches(pattern, ref.name)
+
+
+# --- the checkpoint's side ---
+
+
+def source_problems(
+    mapping: MappingFile, checkpoint: CheckpointInventory, applied: Applied, parts: Sequence[Part]
+) -> list[Problem]:
+    """Names that are not there, elements that nobody or several read, patterns that are stale."""
+    variables = checkpoint.variables
+    problems: list[Problem] = list(applied.problems)
+    readers: dict[str, list[Rule]] = defaultdict(list)
+    meant: set[str] = set(applied.told)  # a name that a hint proposes is not reported a second time as unused
+    others = _other_names(mapping, checkpoint)
+    for rule in applied.rules:
+        for position, name in enumerate(rule.sources):
+            if name in variables:
+                readers[name].append(rule)
+                continue
+            message = f"{shown(name)} is not a variable of the checkpoint"
+            if name in checkpoint.shared_names:
+                meant.update(checkpoint.shared_names[name])
+                problems.append(_shared_problem(name, checkpoint, rule.place("tf")))
+            elif rule.shadowed and rule.shadowed[position] in variables:
+                raw = rule.shadowed[position]
+                meant.add(raw)
+                message = f"source.select reads {shown(name)}, which is not a variable of the checkpoint"
+                hint = f"write select: none on the row, if the plain {shown(raw)} is meant"
+                problems.append(Problem("T2T214", message, rule.place("tf"), hint))
+            elif other := _other_name(name, mapping, others):
+                meant.add(other[0])
+                problems.append(Problem("T2T201", message, rule.place("tf"), other[1]))
+            else:
+                close = nearest(name, variables) if len(problems) < PROPOSALS else []
+                meant.update(close[:1])
+                problems.append(Problem("T2T201", message, rule.place("tf"), proposing(close)))
+    reads = _reads(parts)
+    for name, rules in readers.items():
+        problems += _reader_problems(variables[name], rules, reads.get(name, []))
+    problems += _element_problems(mapping, checkpoint, readers, reads)
+    for entry in mapping.ignore:
+        if entry.pattern is not None and not any(matches(entry.pattern, name) for name in variables):
+            shared = [name for name in checkpoint.shared_names if matches(entry.pattern, name)]
+            if shared:
+                meant.update(key for name in shared for key in checkpoint.shared_names[name])
+                problems += [_shared_problem(name, checkpoint, entry.at) for name in shared]
+                continue
+            close = nearest(entry.pattern, variables, 1) if len(problems) < PROPOSALS else []
+            meant.update(close)
+            message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
+            problems.append(Problem("T2T208", message, entry.at, proposing(close) or "remove it: it is stale"))
+    if not readers and not problems:
+        message = "no row reads a variable of the checkpoint"
+        problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
+    meant.update(name for rule in applied.rules for name in rule.shadowed)
+    return [*problems, *_unused_problems(mapping, checkpoint, {*readers, *meant})]
+
+
+def _unused_problems(mapping: MappingFile, checkpoint: CheckpointInventory, used: set[str]) -> Iterable[Problem]:
+    unused = [
+        ref
+        for name, ref in checkpoint.variables.items()
+        if not (name in used or any(_covers(entry.pattern, ref) for entry in mapping.ignore))
+    ]
+    if slots := [ref for ref in unused if ref.slot_of is not None]:
+        some = ", ".join([shown(ref.name) for ref in slots[:3]] + (["..."] if len(slots) > 3 else []))
+        message = f"optimizer slots and counters are used by no row, {len(slots)} in all: {some}"
+        hint = "write - {slots: true, why: ...} under ignore for all of them"
+        yield Problem("T2T205", message, mapping.map_at, hint)
+    forgotten = [ref for ref in unused if ref.slot_of is None]
+    if len(forgotten) > MAX_UNUSED:
+        # A mapping that is half written: one line each would bury what is wrong with its rows.
+        some = ", ".join(shown(ref.name) for ref in forgotten[:3])
+        message = f"{len(forgotten)} variables are used by no row: {some}, ..."
+        details = tuple(f"{shown(ref.name)} {ref.dtype} {list(ref.shape)}" for ref in forgotten)
+        hint = "map them, or name them under ignore with a why"
+        yield Problem("T2T205", message, mapping.map_at, hint, details=details)
+        return
+    for ref in forgotten:
+        what = f"{ref.dtype} {list(ref.shape)}, {ref.elements} element{'' if ref.elements == 1 else 's'}"
+        message = f"variable {shown(ref.name)} ({what}) is used by no row"
+        yield Problem("T2T205", message, mapping.map_at, "map it, or name it under ignore with a why")
+
+
+def _shared_problem(name: str, checkpoint: CheckpointInventory, at: Location) -> Problem:
+    owners = checkpoint.shared_names[name]
+    some = ", ".join([shown(owner) for owner in owners[:5]] + (["..."] if len(owners) > 5 else []))
+    message = f"{shown(name)} is the full name of {len(owners)} variables with different values: {some}"
+    return Problem("T2T211", message, at, "write which of these is meant: they go by their keys")
+
+
+def _other_names(mapping: MappingFile, checkpoint: CheckpointInventory) -> dict[str, str]:
+    """What variables do not go by in this mapping, and would with the other `source.names`; with their names here."""
+    refs = checkpoint.variables.values()
+    if mapping.names == "key":
+        return {ref.full_name: ref.name for ref in refs if ref.full_name}
+    return {ref.key.removesuffix(VALUE_SUFFIX): ref.name for ref in refs if ref.key}
+
+
+def _other_name(name: str, mapping: MappingFile, others: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that goes by another name than this one of it, and a hint that says so."""
+    if name not in others:
+        return None
+    if mapping.names == "key":
+        return others[name], f"it is the full name of {shown(others[name])}: write that, or names: full_name in source"
+    return others[name], f"it is the key of {shown(others[name])}, which names: full_name in source calls it"
+
+
+def _reads(parts: Sequence[Part]) -> dict[str, list[tuple[Rule, Box]]]:
+    """Who reads which elements of each variable, as far as it is known."""
+    found: dict[str, list[tuple[Rule, Box]]] = defaultdict(list)
+    for part in parts:
+        for read in part.reads:
+            found[read.ref.name].append((part.rule, read.box))
+    return found
+
+
+def _reader_problems(ref: TensorRef, rules: Sequence[Rule], reads: Sequence[tuple[Rule, Box]]) -> Iterable[Problem]:
+    """Elements that several rules read without saying so, and `reuse` where no other rule reads them."""
+    name, everything = shown(ref.name), boxes.whole(ref.shape)
+    if len(rules) == 1:
+        if rules[0].reuse and rules[0].use is None:
+            message = f"reuse: true, but only this row reads {name}"
+            yield Problem("T2T207", message, rules[0].place("reuse"), "remove reuse")
+        return
+    if len(reads) < len(rules) or all(box == everything for _, box in reads):
+        sliced = any(rule.slice for rule in rules)
+        if sliced and len(reads) < len(rules):
+            return  # another problem stands in the way of knowing
+        for rule in rules:
+            if not rule.reuse:
+                lines = [str(other.at.line) for other in rules[:4] if other is not rule][:3]
+                others = ", ".join(lines if len(rules) <= 4 else [*lines, "..."])
+                message = f"{name} is read {len(rules)} times, also in line {others}"
+                hint = "if that is meant, write reuse: true in each of these rows"
+                yield Problem("T2T206", message, rule.place("tf"), hint)
+        return
+    clash = boxes.overlapping([box for _, box in reads])
+    if clash is None:
+        for rule, box in reads:
+            if rule.reuse and rule.use is None:
+                message = f"reuse: true, but only this row reads {name}{boxes.text(box, ref.shape)}"
+                yield Problem("T2T207", message, rule.place("reuse"), "remove reuse")
+        return
+    if len(reads) > MAX_PAIRED:
+        pairs = [clash]
+    else:
+        shared = range(len(reads))
+        pairs = [
+            (one, next(o for o in shared if o != one and boxes.overlapping([reads[one][1], reads[o][1]])))
+            for one in shared
+            if any(o != one and boxes.overlapping([reads[one][1], reads[o][1]]) for o in shared)
+        ]
+        for one in set(shared) - {one for one, _ in pairs}:
+            rule, box = reads[one]
+            if rule.reuse and rule.use is None:
+                message = f"reuse: true, but only this row reads {name}{boxes.text(box, ref.shape)}"
+                yield Problem("T2T207", message, rule.place("reuse"), "remove reuse")
+    for one, other in pairs:
+        (rule, box), (second, theirs) = reads[one], reads[other]
+        if not rule.reuse:
+            message = f"{name}{boxes.text(box, ref.shape)} is read again in line {second.at.line}"
+            message += f", as {boxes.text(theirs, ref.shape)}"
+            hint = "if that is meant, write reuse: true in each of these rows"
+            yield Problem("T2T206", message, rule.place("slice"), hint)
+
+
+def _element_problems(
+    mapping: MappingFile,
+    checkpoint: CheckpointInventory,
+    readers: Mapping[str, Sequence[Rule]],
+    reads: Mapping[str, Sequence[tuple[Rule, Box]]],
+) -> Iterable[Problem]:
+    """Elements that a drop names and a row reads, and those that neither does."""
+    dropped: dict[str, list[Box]] = defaultdict(list)
+    for drop in mapping.drop:
+        name, ref = shown(drop.name), checkpoint.variables.get(drop.name)
+        if ref is None:
+            close = nearest(drop.name, checkpoint.variables)
+            message = f"drop: {name} is not a variable of the checkpoint"
+            yield Problem("T2T201", message, drop.at, proposing(close))
+            continue
+        try:
+            box = boxes.box(ref.shape, drop.slice)
+        except BoundsError as error:
+            yield Problem("T2T307", f"drop: the slice of {name} {error}", drop.at)
+            continue
+        dropped[drop.name].append(box)
+        if drop.name not in readers or box == boxes.whole(ref.shape):
+            what = "all of" if box == boxes.whole(ref.shape) else "a part of"
+            message = f"drop names {what} {name}, which no row reads" if drop.name not in readers else ""
+            message = message or f"drop names all of {name}, which line {readers[drop.name][0].at.line} reads"
+            yield Problem("T2T212", message, drop.at, "name the variable under ignore, or drop what no row reads")
+            continue
+        for rule, mine in reads.get(drop.name, ()):
+            if boxes.overlapping([box, mine]):
+                message = f"drop names {name}{boxes.text(box, ref.shape)}, of which line {rule.at.line} reads"
+                yield Problem("T2T212", f"{message} {boxes.text(mine, ref.shape)}", drop.at, "drop what no row reads")
+                break
+    for name, mine_read in reads.items():
+        ref, rules = checkpoint.variables[name], readers.get(name, ())
+        if len(mine_read) < len(rules):
+            continue  # another problem stands in the way of knowing
+        held = [*(box for _, box in mine_read), *dropped.get(name, ())]
+        everything = boxes.whole(ref.shape)
+        if everything in held or (
+            sum(map(boxes.volume, held)) == boxes.volume(everything) and boxes.overlapping(held) is None
+        ):
+            continue
+        rule = mine_read[-1][0]
+        for box in boxes.rest(everything, held):
+            share = f"{boxes.volume(box)} of {ref.elements} elements"
+            message = f"{shown(name)}{boxes.text(box, ref.shape)} ({share}) is read by no row"
+            yield Problem("T2T205", message, rule.place("slice"), "map it too, or name it under drop with a why")
+
+
+# --- the module's side ---
+
+
+def target_problems(
+    mapping: MappingFile, module: ModuleInventory | None, applied: Applied, parts: Sequence[Part]
+) -> list[Problem]:
+    """Names that are not there, elements that nobody or several write, ties that are none."""
+    problems: list[Problem] = []
+    writers: dict[str, Rule] = {}
+    is_partly: set[str] = set()
+    for rule in applied.rules:
+        first = writers.setdefault(rule.target, rule)
+        if first is rule:
+            continue
+        if first.into and rule.into:
+            is_partly.add(rule.target)
+            continue
+        message = f"{shown(rule.target)} is written twice, first in line {first.at.line}"
+        problems.append(Problem("T2T203", message, rule.place("torch"), "remove one of the rows"))
+    if module is None:
+        problems += _tie_problems(applied.rules, writers)
+        message = "parameters not checked: no lock"
+        hint = "convert checks them against the module itself"
+        return [*problems, Problem("T2T210", message, mapping.map_at, hint, "note")]
+    parameters = module.parameters
+    meant = set(applied.told)
+    for rule in applied.rules:
+        for key, name in (("torch", rule.target), ("tie", rule.tie)):
+            if name is not None and name not in parameters:
+                close = nearest(name, parameters) if len(problems) < PROPOSALS else []
+                meant.update(close[:1])
+                message = f"{shown(name)} is not a parameter or persistent buffer of the module"
+                problems.append(Problem("T2T202", message, rule.place(key), proposing(close)))
+    for group in _groups(parameters):
+        problems += _group_problems(group, parameters, writers, meant, mapping.map_at)
+    return [*problems, *_written_problems(applied, parameters, parts)]
+
+
+def _written_problems(
+    applied: Applied, parameters: Mapping[str, ParameterRef], parts: Sequence[Part]
+) -> Iterable[Problem]:
+    """Elements of a parameter that several `into` rows write, or none."""
+    into: dict[str, list[tuple[Rule, Box]]] = defaultdict(list)
+    count: dict[str, int] = defaultdict(int)
+    for part in parts:
+        if part.into is not None:
+            into[part.rule.target].append((part.rule, part.into))
+    for rule in applied.rules:
+        count[rule.target] += 1
+    for name, written in into.items():
+        ref = parameters[name]
+        if len(written) < count[name]:
+            continue  # another problem stands in the way of knowing
+        held = [box for _, box in written]
+        clash = boxes.overlapping(held)
+        if clash is not None:
+            (first, theirs), (rule, mine) = written[clash[0]], written[clash[1]]
+            message = f"{shown(name)}{boxes.text(mine, ref.shape)} is written twice"
+            message += f", also in line {first.at.line}, as {boxes.text(theirs, ref.shape)}"
+            yield Problem("T2T203", message, rule.place("into"), "write each element once")
+        if clash is None and sum(map(boxes.volume, held)) == ref.elements:
+            continue
+        for box in boxes.rest(boxes.whole(ref.shape), held):
+            share = f"{boxes.volume(box)} of {ref.elements} elements"
+            message = f"{ref.kind} {shown(name)}{boxes.text(box, ref.shape)} ({share}) is written by no row"
+            yield Problem("T2T204", message, written[-1][0].place("into"), "map it too, or fill it")
+
+
+def _tie_problems(rules: Sequence[Rule], writers: Mapping[str, Rule]) -> Iterable[Problem]:
+    """Ties that are wrong whatever the module is: to a name that no row writes, to itself, to another tie."""
+    for rule in rules:
+        other = writers.get(rule.tie) if rule.tie is not None else None
+        if rule.tie is not None and other is None:
+            message = f"{shown(rule.target)} is tied to {shown(rule.tie)}, which no row writes"
+            yield Problem("T2T404", message, rule.place("tie"), proposing(nearest(rule.tie, writers)))
+        elif other is not None and other.tie is not None:
+            message = f"{shown(rule.target)} is tied to {shown(other.target)}, which is tied itself"
+            yield Problem("T2T404", message, rule.place("tie"), "tie to the name whose row gives the value")
+
+
+def _groups(parameters: Mapping[str, ParameterRef]) -> list[list[ParameterRef]]:
+    """The entries of the state_dict, those that share one Parameter together."""
+    groups: dict[str, list[ParameterRef]] = defaultdict(list)
+    for ref in parameters.values():
+        groups[ref.tied_to or ref.name].append(ref)
+    return list(groups.values())
+
+
+def _group_problems(
+    group: Sequence[ParameterRef],
+    parameters: Mapping[str, ParameterRef],
+    writers: Mapping[str, Rule],
+    meant: set[str],
+    map_at: Location,
+) -> Iterable[Problem]:
+    """One Parameter, under all its names: one row gives it a value, the others tie."""
+    names = [ref.name for ref in group]
+    valued = [writers[name] for name in names if name in writers and writers[name].tie is None]
+    for ref in group:
+        rule = writers.get(ref.name)
+        if rule is None:
+            if ref.name in meant:
+                continue
+            message = f"{ref.kind} {shown(ref.name)} ({ref.dtype} {list(ref.shape)}) is written by no row"
+            hint = "map it, or give it fill or keep"
+            if valued:
+                hint = f"it is the same Parameter as {shown(valued[0].target)}: write tie: {shown(valued[0].target)}"
+            yield Problem("T2T204", message, map_at, hint)
+        elif rule.tie is not None:
+            other = writers.get(rule.tie)
+            if rule.tie not in parameters:
+                continue  # that is said already
+            if rule.tie not in names:
+                message = f"{shown(ref.name)} is not the same Parameter as {shown(rule.tie)} in the module"
+                yield Problem(
+                    "T2T404", message, rule.place("tie"), "tie names that share one Parameter; map it instead"
+                )
+            elif valued and other is not None and other.tie is not None:
+                message = f"{shown(ref.name)} is tied to {shown(rule.tie)}, which is tied itself"
+                yield Problem("T2T404", message, rule.place("tie"), f"write tie: {shown(valued[0].target)}")
+        elif rule is not valued[0]:
+            first = valued[0]
+            message = (
+                f"{shown(ref.name)} is the same Parameter as {shown(first.target)}, which line {first.at.line} writes"
+            )
+            yield Problem(
+                "T2T203", message, rule.place("torch"), f"write tie: {shown(first.target)} in one of the rows"
+            )
+    if not valued and all(name in writers for name in names):
+        rule = writers[names[0]]
+        message = f"{shown(names[0])} is tied, and no row gives the Parameter a value"
+        yield Problem("T2T204", message, rule.at, "map one of its names")

@@ -1,0 +1,663 @@
+"""
+Rows -> rules: recipes written out, indices filled, one `Rule` for each assignment.
+
+    row                 {tf: "h<i>/mlp", torch: "h.<i>.mlp", use: dense}
+    its recipe's rows   {tf: "h<i>/mlp/kernel", torch: "h.<i>.mlp.weight", axes: i o -> o i}, and the bias
+    rules               one for each value of i, of each of them
+
+A row that uses a recipe stands for the recipe's rows with the names joined, and is then expanded as any other row.
+Everything here is known from the file alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from t2t import axes as notation
+from t2t import document as yaml_text
+from t2t.axes import Axes, AxesError, Order
+from t2t.boxes import Bounds, BoundsError, bounds
+from t2t.document import Document, TreePath
+from t2t.names import (
+    OUTPUT_SUFFIX,
+    VALUE_SUFFIX,
+    Template,
+    TemplateError,
+    Value,
+    did_you_mean,
+    shown,
+    template,
+)
+from t2t.problems import Location, Problem
+
+#: More rules than the largest published models have variables, by a factor of ten.
+MAX_RULES = 200_000
+
+#: How deep recipes may use recipes.
+MAX_DEPTH = 4
+
+_NO_NAME = Template(())
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """
+    One assignment: `target` (a name of the module's state_dict) gets variables, a number, another name's Parameter, or
+    keeps the value that it was built with. Exactly one of `sources`, `fill`, `tie`, `keep` is set.
+
+    Of each source `slice` is read; with `join` they are put together along that axis. `axes` are empty where the row
+    gives none; `dims` are sizes of their axes. `into` says which part of the target this is. `shadowed` are the
+    variables that `select` replaced. `use` tells apart the uses of recipes: place, names, recipe. `is_whole` is False
+    for a row with a problem of its own: it counts as using its names, and nothing else of it is checked.
+    """
+
+    target: str
+    at: Location
+    places: Mapping[str, Location]
+    sources: tuple[str, ...] = ()
+    slice: tuple[Bounds, ...] = ()
+    into: tuple[Bounds, ...] = ()
+    join: str | None = None
+    flip: tuple[str | int, ...] = ()
+    axes: tuple[Axes, ...] = ()
+    dims: Mapping[str, int] = field(default_factory=dict)
+    order: Mapping[str, Order] = field(default_factory=dict)
+    scale: float | None = None
+    add: float | Mapping[str, Mapping[str, float]] | None = None
+    dtype: str | None = None
+    reuse: bool = False
+    optional: bool = False
+    shadowed: tuple[str, ...] = ()
+    use: tuple[Location, str, str, str] | None = None
+    fill: float | None = None
+    tie: str | None = None
+    keep: bool = False
+    why: str = ""
+    is_whole: bool = True
+
+    @property
+    def source(self) -> str | None:
+        """The variable that it reads, the first where it joins several; None where it reads none."""
+        return self.sources[0] if self.sources else None
+
+    def place(self, key: str) -> Location:
+        """Where the row's value of this key stands; the row itself where it has none."""
+        return self.places.get(key, self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as it is written, its names still with indices. `made` holds what is the same in each of its rules."""
+
+    made: Rule
+    tf: tuple[Template, ...]
+    torch: Template
+    tie: Template | None = None
+    slice: tuple[Template, ...] = ()
+    into: tuple[Template, ...] = ()
+    add: Mapping[str, Mapping[str, float | Template]] = field(default_factory=dict)
+    scale: Template | None = None
+    recipe: str | None = None
+    values: Mapping[str, Template | float] = field(default_factory=dict)
+    used: tuple[str, Template, Template] | None = None
+    is_selecting: bool = True
+
+    @property
+    def letters(self) -> set[str]:
+        """Every letter that it uses."""
+        values = [value for value in self.values.values() if isinstance(value, Template)]
+        numbers = [v for entries in self.add.values() for v in entries.values() if isinstance(v, Template)]
+        names = [self.torch, *self.tf, *self.slice, *self.into, *values, *numbers]
+        names += [name for name in (self.tie, self.scale) if name is not None]
+        return set().union(*(name.letters for name in names))
+
+    @property
+    def distinguishing(self) -> set[str]:
+        """The letters that tell its rules apart: those that are not only in names of variables."""
+        others = [self.torch, *self.slice, *self.into, *([self.tie] if self.tie else [])]
+        return set().union(*(name.letters for name in others))
+
+
+class Letters:
+    """What `for` declares: each letter with its values, each table with its rows. Remembers which of them were used."""
+
+    def __init__(self, document: Document) -> None:
+        self.problems: list[Problem] = []
+        self._tables: list[tuple[tuple[str, ...], list[tuple[Value, ...]]]] = []
+        self._owner: dict[str, int] = {}
+        self._places: dict[str, Location] = {}
+        self._used: set[str] = set()
+        declared = document.tree.get("for", {})
+        for key, given in (declared if isinstance(declared, dict) else {}).items():
+            self._declare(key, given, document)
+
+    def _declare(self, key: str, given: Any, document: Document) -> None:
+        at = document.at_key("for", key)
+        names = tuple(key.split(" "))
+        for name in names:
+            if name in self._owner or names.count(name) > 1:
+                self.problems.append(Problem("T2T113", f"letter {shown(name)} is declared twice", at, "rename one"))
+                return
+        if ("for", key) in document.spoilt:
+            rows: list[tuple[Value, ...]] = []
+        else:
+            try:
+                rows = self._table(names, given) if len(names) > 1 else [(value,) for value in _values(given)]
+                if len(set(rows)) < len(rows):
+                    again = next(row for row in rows if rows.count(row) > 1)
+                    raise TemplateError(f"has {', '.join(map(str, again))} twice", "each value once")
+            except TemplateError as error:
+                place = document.at("for", key)
+                self.problems.append(Problem("T2T113", f"for {shown(key)}: {error.cause}", place, error.hint))
+                rows = []
+        for name in names:
+            self._owner[name] = len(self._tables)
+            self._places[name] = at
+        self._tables.append((names, rows))
+
+    @staticmethod
+    def _table(names: tuple[str, ...], given: Any) -> list[tuple[Value, ...]]:
+        rows: list[tuple[Value, ...]] = []
+        if not isinstance(given, list):
+            raise TemplateError("a table is a list of rows", "for example [[1, 0..2], [2, 3..5]]")
+        for number, row in enumerate(given):
+            if not isinstance(row, list) or len(row) != len(names):
+                has = f"{len(row)} cells" if isinstance(row, list) else "no cells"
+                raise TemplateError(f"row {number} has {has}, but there are {len(names)} letters")
+            cells = [_values(cell) if _is_many(cell) else None for cell in row]
+            lengths = sorted({len(cell) for cell in cells if cell is not None})
+            if len(lengths) > 1:
+                raise TemplateError(f"row {number} has ranges of {lengths[0]} and {lengths[1]}", "they run together")
+            for position in range(lengths[0] if lengths else 1):
+                rows.append(
+                    tuple(
+                        _value(cell) if many is None else many[position] for cell, many in zip(row, cells, strict=True)
+                    )
+                )
+        return rows
+
+    def __contains__(self, letter: str) -> bool:
+        return letter in self._owner
+
+    def use(self, letters: Iterable[str]) -> None:
+        """Notes that a row uses them."""
+        self._used.update(letters)
+
+    def count(self, letters: Iterable[str]) -> int:
+        """How many values they have together."""
+        return math.prod(len(self._rows(table, letters)) for table in self._of(letters))
+
+    def values(self, letters: Iterable[str]) -> Iterator[dict[str, Value]]:
+        """
+        Every value of these letters, in the order of `for`. A table's letters go together, and count once: of one that
+        has more letters than are used, rows that are the same in those are one.
+        """
+        tables = self._of(letters)
+        names = [[name for name in self._tables[table][0] if name in letters] for table in tables]
+        flat = [name for group in names for name in group]
+        for rows in itertools.product(*(self._rows(table, letters) for table in tables)):
+            yield dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))
+
+    def apart(self, letters: Iterable[str], others: Iterable[str]) -> set[str]:
+        """Those of `letters` that run with none of `others`: a table's letters run together."""
+        tables = set(self._of(others))
+        return {letter for letter in letters if self._owner[letter] not in tables}
+
+    def _of(self, letters: Iterable[str]) -> list[int]:
+        return sorted({self._owner[letter] for letter in letters})
+
+    def _rows(self, table: int, letters: Iterable[str]) -> list[tuple[Value, ...]]:
+        names, rows = self._tables[table]
+        positions = [position for position, name in enumerate(names) if name in letters]
+        if len(positions) == len(names):
+            return rows
+        return list(dict.fromkeys(tuple(row[position] for position in positions) for row in rows))
+
+    def unknown(self, letter: str) -> str:
+        """A hint for a letter that is not declared."""
+        return did_you_mean(letter, self._owner, 1) or f"write for: {{{letter}: 0..11}} or its values"
+
+    def unused(self) -> list[Problem]:
+        """A problem for each letter that nothing uses."""
+        return [
+            Problem("T2T113", f"letter {letter} is used by no row", at, "remove it from for")
+            for letter, at in self._places.items()
+            if letter not in self._used
+        ]
+
+
+def _is_many(cell: Any) -> bool:
+    return isinstance(cell, list) or (isinstance(cell, str) and ".." in cell)
+
+
+def _values(given: Any) -> list[Value]:
+    """`0..11`, or a list of values and ranges. Raises TemplateError."""
+    if isinstance(given, str):
+        first, _, last = given.partition("..")
+        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or len(first + last) > 18:
+            raise TemplateError(f"'{shown(given)}' is not a range", "write 0..11, or a list of values")
+        if int(last) < int(first):
+            raise TemplateError(f"the range {given} is empty", "the end is included")
+        if int(last) - int(first) >= MAX_RULES:
+            raise TemplateError(f"the range {given} has more than {MAX_RULES} values")
+        return list(range(int(first), int(last) + 1))
+    if not isinstance(given, list) or not given:
+        raise TemplateError("has no values", "write 0..11, or a list of values")
+    found: list[Value] = []
+    for value in given:
+        found += _values(value) if isinstance(value, str) and ".." in value else [_value(value)]
+    return found
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
+        raise TemplateError(f"{shown(str(value))} is not a value", "a value is 0, 1, 2 ... or a word")
+    if isinstance(value, str) and (not value or "<" in value):
+        raise TemplateError(f"'{shown(value)}' is not a word")
+    return value
+
+
+def read(document: Document, select: str = "") -> tuple[list[Rule], Letters, list[Problem]]:
+    """The rules that the document's rows stand for, the letters of `for`, and what is wrong with either."""
+    letters = Letters(document)
+    reader = _Reader(document, letters, select)
+    rules: list[Rule] = []
+    for index, row in enumerate(document.tree["map"]):
+        rules += reader.rules(row, ("map", index), MAX_RULES - len(rules))
+    reader.check_recipes_used()
+    return rules, letters, [*letters.problems, *reader.problems]
+
+
+def named_slices(
+    entry: Mapping[str, Any], document: Document, path: TreePath, letters: Letters
+) -> tuple[list[tuple[str, tuple[Bounds, ...]]], list[Problem]]:
+    """What an entry with `tf` and `slice` names, for every value of its letters."""
+    at = document.at(*path, "tf")
+    try:
+        name, parts = template(entry["tf"]), [template(text) for text in entry["slice"]]
+        used = set().union(name.letters, *(part.letters for part in parts))
+        for letter in sorted(used):
+            if letter not in letters:
+                raise TemplateError(f"<{letter}> is not declared in for", letters.unknown(letter))
+        letters.use(used)
+        found = [
+            (name.filled(values), tuple(bounds(part.filled(values)) for part in parts))
+            for values in letters.values(used)
+        ]
+    except TemplateError as error:
+        return [], [Problem("T2T111", error.cause, at, error.hint)]
+    except BoundsError as error:
+        return [], [Problem("T2T307", f"slice {error}", document.at(*path, "slice"), "for example slice: ['0:4']")]
+    return found, []
+
+
+def name_problems(name: str, at: Location) -> list[Problem]:
+    """A suffix that names in a mapping don't have."""
+    for suffix in (OUTPUT_SUFFIX, VALUE_SUFFIX):
+        if name.endswith(suffix):
+            hint = f"write {shown(name.removesuffix(suffix))}"
+            return [Problem("T2T109", f"{shown(name)} ends in {suffix}, which names in a mapping don't", at, hint)]
+    return []
+
+
+@functools.cache
+def builtin() -> Document:
+    """The recipes that t2t brings, as a document."""
+    file = Path(__file__).with_name("recipes.yaml")
+    return yaml_text.built_in(file.read_bytes(), file.name)
+
+
+class _Reader:
+    """Reads rows, those of recipes once each, and makes their rules."""
+
+    def __init__(self, document: Document, letters: Letters, select: str) -> None:
+        self.document = document
+        self.letters = letters
+        self.select = select
+        self.problems: list[Problem] = []
+        own = document.tree.get("recipes", {})
+        self._own: dict[str, Any] = own if isinstance(own, dict) else {}
+        self._recipes: dict[str, list[_Row]] = {}
+        self._told: set[tuple[str, Location, str]] = set()
+        self._is_over = False
+        for name in self._own:
+            if ("recipes", name) not in document.spoilt and name in builtin().tree["recipes"]:
+                at = document.at_key("recipes", name)
+                self._tell("T2T112", f"recipe {shown(name)} is built in", at, "give yours another name")
+
+    def _tell(self, code: str, message: str, at: Location, hint: str = "") -> None:
+        # A row with an index says the same of every value: the first is enough.
+        if (code, at, message.partition(" where ")[0]) not in self._told:
+            self._told.add((code, at, message.partition(" where ")[0]))
+            self.problems.append(Problem(code, message, at, hint))
+
+    def rules(self, row: Any, path: TreePath, room: int) -> list[Rule]:
+        """The rules of one row of `map`, at most `room` of them."""
+        read = self._row(row, path, self.document)
+        if read is None:
+            return []
+        made: list[Rule] = []
+        for inlined in self._inlined(read, ()):
+            made += self._expanded(inlined, room - len(made))
+        return made
+
+    # --- reading ---
+
+    def _row(self, row: Any, path: TreePath, document: Document) -> _Row | None:
+        """The row as it is written; None where nothing can be done with it. What is wrong with it is told."""
+        if not isinstance(row, dict) or not isinstance(row.get("torch"), str):
+            return None
+        at = document.at(*path)
+        places = {key: document.at(*path, key) for key in row}
+        before = len(self.problems)
+        is_spoilt = path in document.spoilt
+        names = row.get("tf", [])
+        names = [name for name in (names if isinstance(names, list) else [names]) if isinstance(name, str)]
+        for key, given in (("tf", names), ("torch", [row["torch"]]), ("tie", [row.get("tie")])):
+            for name in given:
+                if isinstance(name, str):
+                    self.problems += name_problems(name, places[key])
+        # A suffix is refused above; without it the name is looked up all the same, and not told a second time.
+        tf = [
+            self._template(name.removesuffix(OUTPUT_SUFFIX).removesuffix(VALUE_SUFFIX), places["tf"]) for name in names
+        ]
+        torch = self._template(row["torch"], places["torch"])
+        tie = self._template(row["tie"], places["tie"]) if isinstance(row.get("tie"), str) else None
+        made = Rule(target="", at=at, places=places)
+        more: dict[str, Any] = {}
+        if not is_spoilt:
+            made, more = self._keys(row, made)
+        whole = not is_spoilt and len(self.problems) == before
+        return _Row(replace(made, is_whole=whole), tuple(tf), torch, tie, **more)
+
+    def _keys(self, row: Mapping[str, Any], made: Rule) -> tuple[Rule, dict[str, Any]]:
+        """What the keys of a row say that the schema accepts: what is the same in all its rules, and what is not."""
+        axes, order = self._axes(row, made), {}
+        for axis, text in row.get("order", {}).items():
+            try:
+                order[axis] = notation.parse_order(text)
+            except AxesError as error:
+                self._tell(error.code, f"{shown(row['torch'])}: {error.cause}", made.place("order"), error.hint)
+        add, scale = row.get("add"), row.get("scale")
+        entries: dict[str, dict[str, float | Template]] = {}
+        for axis, given in add.items() if isinstance(add, dict) else ():
+            entries[axis] = {
+                k: self._template(v, made.place("add")) if isinstance(v, str) else v for k, v in given.items()
+            }
+            known = order[axis].after if axis in order else ""
+            for entry in given:
+                if entry not in known or not known:
+                    message = f"{shown(row['torch'])}: add names the entry {shown(entry)} of {shown(axis)}"
+                    has = f"whose order has {', '.join(known)}" if known else "which has no order"
+                    hint = "write order too: it names the entries" if not known else "add one of these"
+                    self._tell("T2T310", f"{message}, {has}", made.place("add"), hint)
+        values = {
+            letter: self._template(str(value), made.place("with")) if isinstance(value, str) else value
+            for letter, value in row.get("with", {}).items()
+        }
+        made = replace(
+            made,
+            axes=axes,
+            dims=row.get("dims", {}),
+            join=row.get("join"),
+            flip=tuple(row.get("flip", ())),
+            order=order,
+            scale=scale if not isinstance(scale, str) else None,
+            add=add if not isinstance(add, dict | str) else None,
+            dtype=row.get("dtype"),
+            reuse=row.get("reuse") is True,
+            optional=row.get("optional") is True,
+            fill=row.get("fill"),
+            keep=row.get("keep") == "init",
+            why=str(row.get("why", "")),
+        )
+        return made, {
+            "slice": tuple(self._template(text, made.place("slice")) for text in row.get("slice", ())),
+            "into": tuple(self._template(text, made.place("into")) for text in row.get("into", ())),
+            "add": entries,
+            "scale": self._template(scale, made.place("scale")) if isinstance(scale, str) else None,
+            "recipe": row.get("use"),
+            "values": values,
+            "is_selecting": row.get("select") != "none",
+        }
+
+    def _axes(self, row: Mapping[str, Any], made: Rule) -> tuple[Axes, ...]:
+        try:
+            if "permute" in row:
+                return (notation.from_permutation(row["permute"]),)
+            given = row.get("axes", [])
+            axes = tuple(notation.parse(text) for text in (given if isinstance(given, list) else [given]))
+            named = {name for step in axes for name in step.names}
+            unknown = [name for name in row.get("dims", {}) if name not in named]
+            if unknown and "use" not in row:
+                text = f"dims name {shown(', '.join(unknown))}, which axes '{notation.shown_steps(axes)}' don't have"
+                raise AxesError("T2T301", text)
+            for one, other in itertools.pairwise(axes):
+                if len(one.right) != len(other.left):
+                    text = f"axes '{other}' are for rank {len(other.left)}"
+                    text += f", but '{one}' before them give rank {len(one.right)}"
+                    raise AxesError("T2T302", text, "a step names each axis that the one before it gives")
+            if "join" in row and axes and (row["join"],) not in axes[0].left:
+                text = f"join names {shown(row['join'])}, which is no axis of its own on the left of '{axes[0]}'"
+                raise AxesError("T2T308", text, "join along one of the variable's axes")
+        except AxesError as error:
+            place = made.place("permute" if "permute" in row else "join" if error.code == "T2T308" else "axes")
+            self._tell(error.code, f"{shown(row['torch'])}: {error.cause}", place, error.hint)
+            return ()
+        return axes
+
+    def _template(self, text: str, at: Location) -> Template:
+        try:
+            return template(text)
+        except TemplateError as error:
+            self._tell("T2T111", error.cause, at, error.hint)
+            return Template((text,))
+
+    # --- recipes ---
+
+    def _inlined(self, row: _Row, trail: tuple[str, ...]) -> Iterator[_Row]:
+        """The row, or the rows of the recipe that it uses, with names joined and letters filled."""
+        if row.recipe is None:
+            yield row
+            return
+        at, name = row.made.place("use"), row.recipe
+        if name in trail:
+            cycle = " -> ".join(map(shown, (*trail[trail.index(name) :], name)))
+            self._tell("T2T112", f"recipe {shown(name)} uses itself: {cycle}", at)
+            return
+        if len(trail) == MAX_DEPTH:
+            self._tell("T2T112", f"recipes use recipes more than {MAX_DEPTH} deep: {' -> '.join((*trail, name))}", at)
+            return
+        rows = self._recipe(name, at)
+        if rows is None or not self._has_letters(row, rows, name, at):
+            return
+        prefix = row.tf[0] if row.tf else _NO_NAME
+        named = {axis for inner in rows for step in inner.made.axes for axis in step.names}
+        is_nested = any(inner.recipe is not None for inner in rows)
+        for axis in row.made.dims:
+            if axis not in named and not is_nested:
+                self._tell(
+                    "T2T301",
+                    f"dims name {shown(axis)}, which recipe {shown(name)} doesn't have",
+                    row.made.place("dims"),
+                )
+        for inner in rows:
+            try:
+                yield from self._inlined(self._below(row, inner, prefix), (*trail, name))
+            except TemplateError as error:
+                self._tell("T2T112", f"recipe {shown(name)}: {error.cause}", row.made.place("with"), error.hint)
+
+    def _recipe(self, name: str, at: Location) -> list[_Row] | None:
+        if name not in self._recipes:
+            is_own = name in self._own
+            document = self.document if is_own else builtin()
+            recipes = self._own if is_own else document.tree["recipes"]
+            if name not in recipes:
+                known = [*self._own, *recipes]
+                hint = did_you_mean(name, known) or "t2t recipes lists those that are built in"
+                self._tell("T2T112", f"there is no recipe {shown(name)}", at, hint)
+                return None
+            given = recipes[name] if isinstance(recipes[name], list) else []
+            read = [self._row(row, ("recipes", name, position), document) for position, row in enumerate(given)]
+            self._recipes[name] = [row for row in read if row is not None]
+        return self._recipes[name]
+
+    def _has_letters(self, row: _Row, rows: Sequence[_Row], name: str, at: Location) -> bool:
+        """Whether `with` gives what the recipe needs: a built-in one all its letters, one's own those not in `for`."""
+        letters = set().union(*(inner.letters for inner in rows))
+        needed = [
+            x for x in sorted(letters) if x not in row.values and (name not in self._own or x not in self.letters)
+        ]
+        known = True
+        if needed:
+            example = ", ".join(f"{letter}: ..." for letter in needed)
+            message = f"recipe {shown(name)} needs {', '.join(needed)}"
+            self._tell("T2T112", message, row.made.place("with") if row.values else at, f"write with: {{{example}}}")
+            known = False
+        for letter in row.values:
+            if letter not in letters:
+                message = f"with gives {shown(letter)}, which recipe {shown(name)} doesn't have"
+                has = f"it has {', '.join(sorted(letters))}" if letters else "it has no letters"
+                self._tell("T2T112", message, row.made.place("with"), has)
+        return known
+
+    @staticmethod
+    def _below(row: _Row, inner: _Row, prefix: Template) -> _Row:
+        """A recipe's row, seen from the row that uses it."""
+        values = row.values
+
+        def number(value: float | Template) -> float | Template:
+            return value.bound(values) if isinstance(value, Template) else value
+
+        # The reader sees the file: a recipe's own places are no help, but for what it says of itself.
+        own = inner.made
+        places = {key: row.made.places.get(key, row.made.at) for key in ("torch", *own.places)}
+        places["tf"] = row.made.place("tf")
+        if "dims" in row.made.places:
+            places["dims"] = row.made.places["dims"]
+        named = {axis for step in own.axes for axis in step.names}
+        dims = row.made.dims if inner.recipe is not None else {k: v for k, v in row.made.dims.items() if k in named}
+        made = replace(
+            own,
+            at=row.made.at,
+            places=places,
+            dims={**own.dims, **dims},
+            dtype=own.dtype or (row.made.dtype if inner.tf else None),
+            reuse=own.reuse or (row.made.reuse and bool(inner.tf)),
+            is_whole=own.is_whole and row.made.is_whole,
+        )
+        torch = row.torch.joined(inner.torch.bound(values), ".")
+        return replace(
+            inner,
+            made=made,
+            tf=tuple(prefix.joined(name.bound(values), "/") for name in inner.tf),
+            torch=torch,
+            tie=row.torch.joined(inner.tie.bound(values), ".") if inner.tie is not None else None,
+            slice=tuple(part.bound(values) for part in inner.slice),
+            into=tuple(part.bound(values) for part in inner.into),
+            add={axis: {k: number(v) for k, v in entries.items()} for axis, entries in inner.add.items()},
+            scale=inner.scale.bound(values) if inner.scale is not None else None,
+            values={letter: number(value) for letter, value in inner.values.items()},
+            used=row.used or (str(row.recipe), prefix, row.torch),
+            is_selecting=inner.is_selecting and row.is_selecting,
+        )
+
+    def check_recipes_used(self) -> None:
+        """A recipe of the file that no row uses is stale."""
+        for name in self._own:
+            if name not in self._recipes and ("recipes", name) not in self.document.spoilt:
+                at = self.document.at_key("recipes", name)
+                self._tell("T2T112", f"recipe {shown(name)} is used by no row", at, "remove it")
+
+    # --- expansion ---
+
+    def _expanded(self, row: _Row, room: int) -> Iterator[Rule]:
+        """One rule for each value of the row's letters."""
+        letters = row.letters
+        unknown = sorted(letter for letter in letters if letter not in self.letters)
+        for letter in unknown:
+            message = f"<{letter}> is not declared in for"
+            self._tell("T2T111", message, self._place_of(letter, row), self.letters.unknown(letter))
+        if unknown:
+            return
+        self.letters.use(letters)
+        joined = self.letters.apart(letters, row.distinguishing)
+        if joined and row.made.join is None:
+            letter = min(joined)
+            count = self.letters.count(joined)
+            message = f"<{letter}> is only in tf: {count} variables for one parameter"
+            hint = "use it in torch too, or write tf as a list with join"
+            self._tell("T2T111", message, row.made.place("tf"), hint)
+            return
+        count = self.letters.count(letters - joined)
+        if count > room:
+            if not self._is_over:
+                self._is_over = True
+                self._tell("T2T110", f"the rows stand for more than {MAX_RULES} assignments", row.made.at)
+            return
+        for values in self.letters.values(letters - joined):
+            try:
+                yield self._filled(row, values, joined)
+            except TemplateError as error:
+                self._tell("T2T111", error.cause, row.made.place("tf" if row.tf else "torch"), error.hint)
+                return
+            except BoundsError as error:
+                key = "into" if row.into and not row.slice else "slice"
+                self._tell("T2T307", f"{key} {error}", row.made.place(key), "for example ['0:4']")
+                return
+
+    def _filled(self, row: _Row, values: Mapping[str, Value], joined: set[str]) -> Rule:
+        if joined:
+            within = [{**values, **more} for more in self.letters.values(joined)]
+            sources = tuple(
+                name.filled(each) for name in row.tf for each in (within if name.letters & joined else [values])
+            )
+        else:
+            sources = tuple(name.filled(values) for name in row.tf)
+        shadowed: tuple[str, ...] = ()
+        if self.select and row.is_selecting:
+            shadowed, sources = sources, tuple(name + self.select for name in sources)
+        more: dict[str, Any] = {}
+        if row.add:
+            more["add"] = {axis: {k: self._number(v, values) for k, v in e.items()} for axis, e in row.add.items()}
+        if row.scale is not None:
+            more["scale"] = self._number(row.scale, values)
+        if row.used is not None:
+            recipe, tf, torch = row.used
+            known = {letter: value for letter, value in values.items() if letter in tf.letters | torch.letters}
+            if tf.letters <= known.keys() and torch.letters <= known.keys():
+                more["use"] = (row.made.at, tf.filled(known), torch.filled(known), recipe)
+        return replace(
+            row.made,
+            target=row.torch.filled(values),
+            sources=sources,
+            tie=row.tie.filled(values) if row.tie is not None else None,
+            slice=tuple(bounds(part.filled(values)) for part in row.slice),
+            into=tuple(bounds(part.filled(values)) for part in row.into),
+            shadowed=shadowed,
+            **more,
+        )
+
+    @staticmethod
+    def _number(value: float | Template, values: Mapping[str, Value]) -> float:
+        text = value.filled(values) if isinstance(value, Template) else value
+        try:
+            return float(text)
+        except ValueError:
+            raise TemplateError(f"'{shown(str(text))}' is not a number", "an add or a scale is a number") from None
+
+    @staticmethod
+    def _place_of(letter: str, row: _Row) -> Location:
+        """Where the row uses the letter."""
+        if any(letter in name.letters for name in row.tf):
+            return row.made.place("tf")
+        for key, names in (("torch", (row.torch,)), ("slice", row.slice), ("into", row.into), ("tie", (row.tie,))):
+            if any(name is not None and letter in name.letters for name in names):
+                return row.made.place(key)
+        return row.made.at
