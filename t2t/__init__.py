@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load,
         load_into,
         open_checkpoint,
+        recipes,
         record,
         verify,
     )
@@ -40,7 +41,18 @@ if TYPE_CHECKING:
 #: Where each public name lives. They are imported when first used: `import t2t` alone must not wait for numpy.
 _HOMES = {
     **dict.fromkeys(
-        ("check", "convert", "explain", "iter_tensors", "load", "load_into", "open_checkpoint", "record", "verify"),
+        (
+            "check",
+            "convert",
+            "explain",
+            "iter_tensors",
+            "load",
+            "load_into",
+            "open_checkpoint",
+            "recipes",
+            "record",
+            "verify",
+        ),
         "t2t.api",
     ),
     **dict.fromkeys(
@@ -76,6 +88,7 @@ __all__ = [
     "load",
     "load_into",
     "open_checkpoint",
+    "recipes",
     "record",
     "verify",
 ]

@@ -172,6 +172,38 @@ def _explain(options: argparse.Namespace, screen: console.Console) -> int:
     return 0
 
 
+def _recipes(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
+    known = api.recipes()
+    if options.recipe is not None and options.recipe not in known:
+        message = f"there is no built-in recipe {shown(options.recipe)}"
+        raise UsageError(Problem("T2T001", message, None, did_you_mean(options.recipe, known)))
+    if not options.shapes:
+        screen.recipes({options.recipe: known[options.recipe]} if options.recipe else known)
+        return 0
+    shapes = {name: _shape(name, text) for name, text in map(_pair, options.shapes)}
+    values = {letter: float(v) if "." in v else int(v) if v.isdigit() else v for letter, v in map(_pair, options.given)}
+    dims = {axis: _shape(axis, text)[0] for axis, text in map(_pair, options.dims)}
+    screen.recipe(known[options.recipe], api.apply_recipe(options.recipe, shapes, values=values, dims=dims))
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(Problem("T2T001", f"'{shown(text)}' is not NAME=VALUE", None, "for example kernel=3,3,16,32"))
+    return name, value
+
+
+def _shape(name: str, text: str) -> tuple[int, ...]:
+    sizes = text.split(",") if text else []
+    if not all(size.isascii() and size.isdigit() and len(size) < 19 for size in sizes):
+        hint = "sizes are separated by commas: kernel=3,3,16,32"
+        raise UsageError(Problem("T2T001", f"{shown(name)}: '{shown(text)}' is not a shape", None, hint))
+    return tuple(int(size) for size in sizes)
+
+
 def _record(options: argparse.Namespace, screen: console.Console) -> int:
     from t2t import api
 
@@ -196,6 +228,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "inspect": _inspect,
     "check": _check,
     "explain": _explain,
+    "recipes": _recipes,
     "record": _record,
     "verify": _verify,
 }
@@ -284,6 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("parameter", metavar="PARAMETER")
     added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
 
+    added = command("recipes", "print the built-in recipes, or what one does to variables of these shapes")
+    _recipe_flags(added)
+
     added = command("record", "run the original in TensorFlow and store its inputs and outputs")
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("--force", action="store_true", help="replace a file that is no recording")
@@ -296,6 +332,17 @@ def _parser() -> argparse.ArgumentParser:
     _reader_flag(added)
     _module_flags(added)
     return parser
+
+
+def _recipe_flags(added: argparse.ArgumentParser) -> None:
+    added.add_argument("recipe", metavar="NAME", nargs="?")
+    added.add_argument(
+        "shapes", metavar="VARIABLE=SHAPE", nargs="*", default=[], help="its variables' shapes: kernel=3,3,16,32"
+    )
+    added.add_argument(
+        "--with", dest="given", metavar="LETTER=VALUE", action="append", default=[], help="what its letters stand for"
+    )
+    added.add_argument("--dims", metavar="AXIS=SIZE", action="append", default=[], help="sizes of axes: h=7")
 
 
 def _source_flags(parser: argparse.ArgumentParser) -> None:

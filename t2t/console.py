@@ -14,7 +14,7 @@ import shutil
 import sys
 import traceback as tracebacks
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,24 @@ class Console:
             return
         for line in explanations.in_words(explanation):
             self._print(line)
+
+    def recipes(self, recipes: Mapping[str, str]) -> None:
+        """Recipes as they are written."""
+        if self.format == "json":
+            self._json(dict(recipes))
+            return
+        for text in recipes.values():
+            self._print(text + ("\n" if len(recipes) > 1 else ""))
+
+    def recipe(self, text: str, applied: Sequence[Explanation]) -> None:
+        """One recipe, and what it makes of some variables."""
+        if self.format == "json":
+            self._json({explanation.rules[0].target: explanations.as_json(explanation) for explanation in applied})
+            return
+        self._print(f"{text}\n")
+        for explanation in applied:
+            for line in explanations.in_words(explanation, places=False):
+                self._print(line)
 
     def inventory(self, opened: Checkpoint, found: Inspection, *, verbose: bool = False) -> None:
         """

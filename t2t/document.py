@@ -390,6 +390,8 @@ _KINDS = {
     "object": "keys and values",
 }
 _PATTERNS = {
+    ":": "'start:stop'",
+    "^[a-z]+( [a-z]+)*$": "lower-case letters, of a table several with a space between them",
     "^[A-Za-z_][A-Za-z_0-9.]*:[A-Za-z_][A-Za-z_0-9.]*$": "'package.module:attribute'",
     r"\.npz$": "a path that ends in .npz",
     r"\.np[yz]$": "a path that ends in .npy or .npz",

@@ -28,15 +28,16 @@ class Explanation:
     ties: tuple[Rule, ...]
 
 
-def in_words(explanation: Explanation) -> Iterator[str]:
-    """A line for each thing that happens to it, in the order in which it happens."""
+def in_words(explanation: Explanation, *, places: bool = True) -> Iterator[str]:
+    """A line for each thing that happens to it, in the order in which it happens; `places` says by which row."""
     rules, step = explanation.rules, explanation.step
     name = shown(rules[0].target)
     if len(rules) > 1:
         yield f"{name} is written in {len(rules)} parts"
     for rule in rules:
         subject = f"its part {_bounds(rule.into)}" if rule.into else name
-        yield from _rule_in_words(rule, _part(rule, step), subject)
+        by = f", by {rule.at}{f' and recipe {shown(rule.use[3])}' if rule.use else ''}" if places else ""
+        yield from _rule_in_words(rule, _part(rule, step), subject, by)
     for tie in explanation.ties:
         yield f"  {shown(tie.target)} is another name of it, by {tie.at}"
 
@@ -62,23 +63,22 @@ def _bounds(bounds: Sequence[Bounds]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-def _rule_in_words(rule: Rule, part: Part | None, subject: str) -> Iterator[str]:
+def _rule_in_words(rule: Rule, part: Part | None, subject: str, by: str) -> Iterator[str]:
     """What one rule does, a line for each step of it, in the order in which it happens."""
-    recipe = f" and recipe {shown(rule.use[3])}" if rule.use else ""
     if part is None or not part.reads:
         if rule.fill is not None:
-            yield f"{subject} is filled with {rule.fill}, by {rule.at}{recipe}"
+            yield f"{subject} is filled with {rule.fill}{by}"
         elif rule.tie is not None:
-            yield f"{subject} is another name of the Parameter {shown(rule.tie)}, by {rule.at}{recipe}"
+            yield f"{subject} is another name of the Parameter {shown(rule.tie)}{by}"
         else:
-            yield f"{subject} keeps the value that the module was built with, by {rule.at}: {shown(rule.why)}"
+            yield f"{subject} keeps the value that the module was built with{by}: {shown(rule.why)}"
         return
     ref = part.reads[0].ref
     if rule.join is None:
-        yield f"{subject} comes from the variable {shown(ref.name)}, by {rule.at}{recipe}"
+        yield f"{subject} comes from the variable {shown(ref.name)}{by}"
         yield f"  the variable is {ref.dtype} {list(ref.shape)}"
     else:
-        yield f"{subject} comes from {len(part.reads)} variables, by {rule.at}{recipe}"
+        yield f"{subject} comes from {len(part.reads)} variables{by}"
         yield from (f"  {shown(read.ref.name)} is {read.ref.dtype} {list(read.ref.shape)}" for read in part.reads)
     if rule.shadowed:
         yield f"  source.select reads it in place of {', '.join(map(shown, rule.shadowed))}"

@@ -21,6 +21,7 @@ from t2t import checkpoints, execute
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
+from t2t.checkpoints.files import is_address
 from t2t.document import MAX_BYTES
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
@@ -76,6 +77,7 @@ class Job:
 
     def __init__(self, path: str | os.PathLike[str], options: Options, module: nn.Module | None = None) -> None:
         from t2t import module as modules
+        from t2t.require import unmet
 
         refuse_unknown(options)
         modules.check_device(options.get("device", "cpu"))
@@ -103,6 +105,7 @@ class Job:
             if not any(problem.at == read.model_at for problem in problems):
                 self.module = module if module is not None else self._build(read)
                 inventory = modules.inventory(self.module, read.model_at)
+                errors += unmet(self.module, read.require)
         except T2TError as error:
             failures.append(error)
         if opened is not None:
@@ -191,14 +194,14 @@ class Job:
         if not required and not self.options.get("verify", True):
             self.unproven = "--unproven"
             return None
-        graph = graph_path(self.mapping, self.checkpoint, self.options)
+        original = original_path(self.mapping, self.checkpoint, self.options)
         again = f"run t2t record {shown(self.mapping.path)}"
         if checkpoint := path_option(self.options, "checkpoint"):
             place = path_option(self.options, "recording") or "FILE"
             again += f" --checkpoint {shown(checkpoint)} --recording {shown(place)}"
         elif recording := path_option(self.options, "recording"):
             again += f" --recording {shown(recording)}"
-        found = recordings.find(self.recording_place, verify, self.checkpoint.inventory.digest, graph, again)
+        found = recordings.find(self.recording_place, verify, self.checkpoint.inventory.digest, original, again)
         if isinstance(found, Problem):
             raise MappingError(found)
         return found
@@ -298,11 +301,51 @@ def checkpoint_path(mapping: MappingFile, replaced: str | None) -> str:
     return path
 
 
-def graph_path(mapping: MappingFile, checkpoint: Checkpoint, options: Options) -> str:
+def original_path(mapping: MappingFile, checkpoint: Checkpoint, options: Options) -> str:
     """
-    The graph to run. Where it is the checkpoint's own, it follows --checkpoint: another training's graph may differ.
+    The original's file or directory. What belongs to the checkpoint follows --checkpoint: the checkpoint itself, its
+    own .meta, and what lies beside or below it, which is looked for at the same place beside or below the given one.
+
+    An address is looked for from the given checkpoint as it stands to the mapping's, whatever the way.
     """
     assert mapping.verify is not None
-    path = mapping.verify.reference.path
-    own = os.path.normpath(path) == os.path.normpath(f"{mapping.checkpoint}.meta")
-    return f"{checkpoint.path}.meta" if path_option(options, "checkpoint") and own else path
+    path, given = mapping.verify.reference.path, path_option(options, "checkpoint")
+    own = _plain(mapping.checkpoint).removesuffix(".index")
+    if given is None or not path or not own:
+        return path
+    plain, whole = _plain(path), whole_path(checkpoint)
+    if plain in (own, own.removesuffix(SAVED_VARIABLES)):
+        return whole
+    if plain == f"{own}.meta":
+        return f"{checkpoint.path}.meta"
+    if plain.startswith(f"{own}/"):  # the mapping names a directory
+        folder = whole if whole != checkpoint.path else os.path.dirname(checkpoint.path)
+        return os.path.join(folder, plain.removeprefix(f"{own}/"))
+    if is_address(plain) != is_address(own) or os.path.isabs(plain) != os.path.isabs(own):
+        return path
+    way = os.path.relpath(_from_root(plain), os.path.dirname(_from_root(own.removesuffix(SAVED_VARIABLES))))
+    if way.startswith("..") and not is_address(plain):
+        return path
+    stands = _plain(given) if os.path.isdir(given) else whole
+    return os.path.normpath(os.path.join(os.path.dirname(stands), way))
+
+
+#: Where a SavedModel's variables lie in it, as a prefix.
+SAVED_VARIABLES = "/variables/variables"
+
+
+def whole_path(checkpoint: Checkpoint) -> str:
+    """The checkpoint as its own library takes it: a SavedModel's directory, else the path that was found."""
+    folder = checkpoint.path.removesuffix(SAVED_VARIABLES)
+    return folder if os.path.isfile(os.path.join(folder, "saved_model.pb")) else checkpoint.path
+
+
+def _plain(path: str) -> str:
+    """The path without what makes no difference; an address loses its last slashes only."""
+    return path.rstrip("/") if is_address(path) or not path else os.path.normpath(path)
+
+
+def _from_root(path: str) -> str:
+    """An address as if its scheme and host were directories, so that a way between two of them can be told."""
+    scheme, _, rest = path.partition("://")
+    return f"/{scheme}/{rest}" if is_address(path) else path

@@ -26,6 +26,7 @@ Value = int | float | str
 
 _PLACEHOLDER = re.compile(r"<([^<>]*)>")
 _INDEX = re.compile(r"(?P<unique>_)?(?P<sum>[^:]*?)(?::0(?P<pad>[1-9]))?")
+_SIGN = re.compile(r"\s*([+-])\s*")
 _TERM = re.compile(r"([+-]?)(?:([0-9]{1,9})?([a-z]+)|([0-9]{1,9}))")
 
 _DIGITS = re.compile("([0-9]+)")
@@ -144,7 +145,7 @@ def template(text: str) -> Template:
 def _index(text: str) -> Index:
     match = _INDEX.fullmatch(text)
     terms: list[tuple[int, str]] = []
-    at, total = 0, match["sum"].replace(" ", "") if match else ""
+    at, total = 0, _SIGN.sub(r"\1", match["sum"].strip()) if match else ""
     while at < len(total) and (term := _TERM.match(total, at)) and (term[1] or at == 0):
         sign = -1 if term[1] == "-" else 1
         terms.append((sign * int(term[2] or 1), term[3]) if term[3] else (sign * int(term[4]), ""))

@@ -263,7 +263,7 @@ def _shape_problem(rule: Rule, error: AxesError) -> Problem:
         "T2T307": ("slice",),
         "T2T308": ("join",),
         "T2T309": ("flip",) if error.cause.startswith("flip") else ("order",),
-    }.get(error.code, ("axes", "permute"))
+    }.get(error.code, ("axes", "permute", "into"))
     place = next((rule.places[key] for key in keys if key in rule.places), rule.at)
     return Problem(error.code, f"{shown(rule.target)}: {error.cause}", place, error.hint)
 

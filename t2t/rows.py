@@ -313,6 +313,19 @@ def builtin() -> Document:
     return yaml_text.built_in(file.read_bytes(), file.name)
 
 
+def texts() -> dict[str, str]:
+    """Each built-in recipe as it is written, comments included."""
+    written = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8").splitlines()
+    document = builtin()
+    names = list(document.tree["recipes"])
+    starts = [document.keys["recipes", name][0] - 1 for name in names]
+    found = {}
+    for name, start, end in zip(names, starts, [*starts[1:], len(written)], strict=True):
+        own = itertools.takewhile(lambda line: line.startswith("  - "), written[start + 1 : end])
+        found[name] = "\n".join(line.removeprefix("  ") for line in (written[start], *own))
+    return found
+
+
 class _Reader:
     """Reads rows, those of recipes once each, and makes their rules."""
 
@@ -325,6 +338,7 @@ class _Reader:
         self._own: dict[str, Any] = own if isinstance(own, dict) else {}
         self._recipes: dict[str, list[_Row]] = {}
         self._told: set[tuple[str, Location, str]] = set()
+        self._named: set[str] = set()
         self._is_over = False
         for name in self._own:
             if ("recipes", name) not in document.spoilt and name in builtin().tree["recipes"]:
@@ -472,21 +486,19 @@ class _Reader:
             self._tell("T2T112", f"recipe {shown(name)} uses itself: {cycle}", at)
             return
         if len(trail) == MAX_DEPTH:
+            self._named.add(name)
             self._tell("T2T112", f"recipes use recipes more than {MAX_DEPTH} deep: {' -> '.join((*trail, name))}", at)
             return
         rows = self._recipe(name, at)
         if rows is None or not self._has_letters(row, rows, name, at):
             return
         prefix = row.tf[0] if row.tf else _NO_NAME
-        named = {axis for inner in rows for step in inner.made.axes for axis in step.names}
-        is_nested = any(inner.recipe is not None for inner in rows)
-        for axis in row.made.dims:
-            if axis not in named and not is_nested:
-                self._tell(
-                    "T2T301",
-                    f"dims name {shown(axis)}, which recipe {shown(name)} doesn't have",
-                    row.made.place("dims"),
-                )
+        if not trail:
+            named = self._axis_names(rows, MAX_DEPTH)
+            for axis in row.made.dims:
+                if axis not in named:
+                    message = f"dims name {shown(axis)}, which recipe {shown(name)} doesn't have"
+                    self._tell("T2T301", message, row.made.place("dims"))
         for inner in rows:
             try:
                 yield from self._inlined(self._below(row, inner, prefix), (*trail, name))
@@ -494,6 +506,7 @@ class _Reader:
                 self._tell("T2T112", f"recipe {shown(name)}: {error.cause}", row.made.place("with"), error.hint)
 
     def _recipe(self, name: str, at: Location) -> list[_Row] | None:
+        self._named.add(name)
         if name not in self._recipes:
             is_own = name in self._own
             document = self.document if is_own else builtin()
@@ -507,6 +520,14 @@ class _Reader:
             read = [self._row(row, ("recipes", name, position), document) for position, row in enumerate(given)]
             self._recipes[name] = [row for row in read if row is not None]
         return self._recipes[name]
+
+    def _axis_names(self, rows: Sequence[_Row], depth: int) -> set[str]:
+        """The axes that these rows name, and the recipes that they use."""
+        named = {axis for row in rows for step in row.made.axes for axis in step.names}
+        for row in rows:
+            if row.recipe is not None and depth:
+                named |= self._axis_names(self._recipe(row.recipe, row.made.place("use")) or (), depth - 1)
+        return named
 
     def _has_letters(self, row: _Row, rows: Sequence[_Row], name: str, at: Location) -> bool:
         """Whether `with` gives what the recipe needs: a built-in one all its letters, one's own those not in `for`."""
@@ -569,9 +590,11 @@ class _Reader:
         )
 
     def check_recipes_used(self) -> None:
-        """A recipe of the file that no row uses is stale."""
+        """A recipe of the file that no row uses is stale. Where a use went wrong, nobody knows which those are."""
+        if any(code == "T2T112" for code, _, _ in self._told):
+            return
         for name in self._own:
-            if name not in self._recipes and ("recipes", name) not in self.document.spoilt:
+            if name not in self._named and ("recipes", name) not in self.document.spoilt:
                 at = self.document.at_key("recipes", name)
                 self._tell("T2T112", f"recipe {shown(name)} is used by no row", at, "remove it")
 
@@ -581,12 +604,12 @@ class _Reader:
         """One rule for each value of the row's letters."""
         letters = row.letters
         unknown = sorted(letter for letter in letters if letter not in self.letters)
+        self.letters.use(letters)
         for letter in unknown:
             message = f"<{letter}> is not declared in for"
             self._tell("T2T111", message, self._place_of(letter, row), self.letters.unknown(letter))
         if unknown:
             return
-        self.letters.use(letters)
         joined = self.letters.apart(letters, row.distinguishing)
         if joined and row.made.join is None:
             letter = min(joined)

@@ -238,7 +238,8 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
 
 def test_line_ends_of_windows_count_once() -> None:
     assert told(WHOLE.replace("\n", "\r\n") + "a: 1\r\n") == [
-        "6:1: T2T104 unknown key 'a'; known keys: t2t, model, with, source, dtype, map, ignore, verify, output"
+        "6:1: T2T104 unknown key 'a'; "
+        "known keys: t2t, model, with, source, dtype, for, recipes, map, ignore, drop, require, verify, output"
     ]
 
 
@@ -276,14 +277,16 @@ INPUT = "verify:\n  reference: {graph: g, feed: {x: y}, fetch: {z: w}}\n  inputs
             HEAD + ROW + "transpose: true}",
             [
                 "5:21: T2T104 unknown key 'transpose'; "
-                "known keys: tf, torch, permute, axes, dims, dtype, reuse, fill, tie, keep, why"
+                "known keys: tf, torch, use, with, permute, axes, dims, slice, into, join, flip, order, "
+                "scale, add, dtype, "
+                "select, reuse, optional, fill, tie, keep, why"
             ],
         ),
         (
             WHOLE + r'"a\e": 1',
             [
                 r"6:1: T2T104 unknown key 'a\x1b'; "
-                "known keys: t2t, model, with, source, dtype, map, ignore, verify, output"
+                "known keys: t2t, model, with, source, dtype, for, recipes, map, ignore, drop, require, verify, output"
             ],
         ),
         (HEAD + "- {tf: a}", ["5:3: T2T105 key 'torch' is missing; for example torch: \"fc1.weight\""]),
@@ -295,9 +298,11 @@ INPUT = "verify:\n  reference: {graph: g, feed: {x: y}, fetch: {z: w}}\n  inputs
             HEAD + ROW + "fill: 0}",
             [
                 "5:3: T2T108 needs one of tf, fill, tie, keep; it has tf and fill",
-                "5:4: T2T108 key 'tf' does not belong in this row; only torch, fill go together here",
+                "5:4: T2T108 key 'tf' does not belong in this row; only torch, fill, into, optional go together here",
                 "5:21: T2T108 key 'fill' does not belong in this row; "
-                "only tf, torch, permute, axes, dims, dtype, reuse go together here",
+                "only tf, torch, permute, axes, dims, slice, into, join, flip, order, scale, add, dtype, "
+                "select, reuse, "
+                "optional go together here",
             ],
         ),
         (
@@ -335,7 +340,7 @@ INPUT = "verify:\n  reference: {graph: g, feed: {x: y}, fetch: {z: w}}\n  inputs
                 "float8_e4m3fn, float8_e5m2fnuz, float8_e4m3fnuz; did you mean float32"
             ],
         ),
-        (WHOLE + "output: {format: gguf}", ["6:18: T2T106 format: 'gguf' is not one of safetensors"]),
+        (WHOLE + "output: {format: gguf}", ["6:18: T2T106 format: 'gguf' is not one of safetensors, pt"]),
         (HEAD + ROW + "reuse: false}", ["5:28: T2T106 reuse: false is not one of true"]),
         (HEAD + "- {torch: a, keep: zero, why: b}", ["5:20: T2T106 keep: 'zero' is not one of init"]),
         (HEAD + "- {torch: a, fill: .inf}", ["5:20: T2T106 fill: expected a number, got '.inf'"]),
@@ -345,9 +350,9 @@ INPUT = "verify:\n  reference: {graph: g, feed: {x: y}, fetch: {z: w}}\n  inputs
             "5:37: T2T106 expected an integer, got 1.0",
         ]),
         (HEAD + ROW + "axes: a -> a, dims: {a: 7.0}}", ["5:45: T2T106 a: expected an integer, got 7.0"]),
-        (HEAD + ROW + "axes: [a, b]}", ["5:27: T2T106 axes: expected text, got a list of 2"]),
+        (HEAD + ROW + "axes: {a: b}}", ["5:27: T2T106 axes: expected text or a list, got keys a"]),
         (HEAD + "- {tf: , torch: {b: c}}", [
-            "5:8: T2T106 tf: expected text, got nothing",
+            "5:8: T2T106 tf: expected text or a list, got nothing",
             "5:17: T2T106 torch: expected text, got keys b",
         ]),
         (HEAD + "- {tf: '', torch: b}", ["5:8: T2T106 tf: expected some text, got ''"]),

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2t import execute
-from t2t.axes import parse
+from t2t import execute, plan
+from t2t.axes import Order, parse, resolve
 from t2t.checkpoints import Checkpoint
 from t2t.execute import tensors
 from t2t.plan import Step
 from t2t.problems import CheckpointError, MappingError, Problem
 from t2t.tensors import DTYPES, ModuleInventory, ParameterRef, TensorRef
-from tests.given import Array, Memory, lines, parameters, planned
+from tests.given import Array, Memory, lines, parameters, planned, read
 
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.kind == "float"]
 CONVERTIBLE = [name for name, dtype in DTYPES.items() if dtype.kind != "other"]
@@ -573,3 +573,155 @@ def test_six_tensors_of_64_mb_take_twice_one_and_64_mb_at_most(dtype: str) -> No
 
     assert count == 6
     assert 64 < megabytes <= 2 * 64 + 64
+
+
+# --- slices, joins, orders, numbers: held against numpy's own ---
+
+K = np.arange(7 * 12, dtype=np.float32).reshape(7, 12)
+
+
+def converted(
+    rows: str, arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], more: str = ""
+) -> dict[str, np.ndarray]:
+    refs = [ParameterRef(name, next(iter(arrays.values())).dtype.name, shape) for name, shape in shapes.items()]
+    checkpoint = Memory(arrays)
+    return dict(execute.tensors(planned(rows, checkpoint, parameters(*refs), more), checkpoint, {}))
+
+
+def test_a_sliced_kernel_with_gates_in_another_order() -> None:
+    rows = (
+        "- {tf: k, torch: ih, slice: [':4'], axes: x (g u) -> (g u) x, dims: {g: 4}, order: {g: icfo -> ifco}}\n"
+        "- {tf: k, torch: hh, slice: ['4:'], axes: h (g u) -> (g u) h, dims: {g: 4}, order: {g: icfo -> ifco}}\n"
+    )
+    found = converted(rows, {"k": K}, {"ih": (12, 4), "hh": (12, 3)})
+    i, c, f, o = np.split(K, 4, axis=1)
+    expected = np.concatenate([i, f, c, o], axis=1).T
+
+    assert np.array_equal(found["ih"], expected[:, :4])
+    assert np.array_equal(found["hh"], expected[:, 4:])
+
+
+def test_a_number_is_added_to_the_entry_that_is_named() -> None:
+    bias = np.arange(12, dtype=np.float32)
+    row = (
+        "- {tf: b, torch: p, axes: (g u) -> (g u), dims: {g: 4}, order: {g: icfo -> ifco}, add: "
+        "{g: {f: 1.5}}, scale: 2}\n"
+    )
+    i, c, f, o = np.split(bias * 2, 4)
+
+    assert np.array_equal(converted(row, {"b": bias}, {"p": (12,)})["p"], np.concatenate([i, f + 1.5, c, o]))
+
+
+def test_flips_turn_axes_round_by_name_and_by_number() -> None:
+    rows = (
+        "- {tf: k, torch: p, flip: [x], axes: x y -> y x, reuse: true}\n"
+        "- {tf: k, torch: q, flip: [0, 1], axes: x y -> x y, reuse: true}\n"
+    )
+    found = converted(rows, {"k": K}, {"p": (12, 7), "q": (7, 12)})
+
+    assert np.array_equal(found["p"], K[::-1].T)
+    assert np.array_equal(found["q"], K[::-1, ::-1])
+
+
+def test_axes_in_steps_read_the_elements_again() -> None:
+    row = "- {tf: k, torch: p, axes: [x (g u) -> g (x u), g (u x) -> (g u) x], dims: {g: 4}}\n"
+    gates = [gate.reshape(-1).reshape(3, 7) for gate in np.split(K, 4, axis=1)]
+
+    assert np.array_equal(converted(row, {"k": K}, {"p": (12, 7)})["p"], np.concatenate(gates))
+
+
+def test_variables_are_put_together_and_stacked_in_the_order_of_the_list() -> None:
+    arrays = {f"w{n}": np.full((n + 1, 2), n, np.float32) for n in range(12)}
+    joined = "for: {n: 0..11}\n"
+    rows = "- {tf: ['w<n>'], torch: p, join: v, axes: v d -> d v}\n"
+    text = "t2t: 1\nmodel: m:M\nsource: {checkpoint: c}\n" + joined + "map:\n" + rows
+    checkpoint = Memory(arrays)
+    total = sum(range(1, 13))
+    plan_, problems = plan.make(read(text), checkpoint.inventory, parameters(ParameterRef("p", "float32", (2, total))))
+    found = dict(execute.tensors(plan_, checkpoint, {}))
+
+    assert problems == []
+    assert np.array_equal(found["p"], np.concatenate(list(arrays.values())).T)
+    stacks = {name: np.random.default_rng(n).normal(size=(3, 2, 4)).astype(np.float32) for n, name in enumerate("qkv")}
+    stacked = converted("- {tf: [q, k, v], torch: p, join: s, axes: s d h k -> (s h k) d}\n", stacks, {"p": (24, 3)})
+    assert np.array_equal(stacked["p"], np.concatenate([a.reshape(3, 8).T for a in stacks.values()]))
+
+
+def test_a_parameter_is_put_together_from_parts_in_any_order_of_rows() -> None:
+    rows = [
+        "- {torch: p, into: ['0:1'], fill: -1}\n",
+        "- {tf: k, torch: p, into: ['1:8', '2:'], axes: a b -> a b}\n",
+        "- {tf: m, torch: p, into: ['1:8', ':2'], axes: a b -> b a}\n",
+    ]
+    m = np.arange(14, dtype=np.float32).reshape(2, 7)
+    expected = np.vstack([np.full((1, 14), -1), np.hstack([m.T, K])])
+
+    for order in (rows, rows[::-1]):
+        assert np.array_equal(converted("".join(order), {"k": K, "m": m}, {"p": (8, 14)})["p"], expected)
+
+
+def test_variables_of_one_target_are_read_together_and_each_once() -> None:
+    arrays = {name: np.full((2,), n, np.float32) for n, name in enumerate("abcd")}
+    checkpoint = Memory(arrays)
+    rows = "- {tf: [d, a], torch: p, join: v, axes: v -> v}\n- {tf: b, torch: q}\n- {tf: c, torch: r}\n"
+    module = parameters(*(ParameterRef(n, "float32", s) for n, s in (("p", (4,)), ("q", (2,)), ("r", (2,)))))
+    found = dict(execute.tensors(planned(rows, checkpoint, module), checkpoint, {}))
+
+    assert checkpoint.reads == ["a", "d", "b", "c"]
+    assert found["p"].tolist() == [3, 3, 0, 0]
+
+
+def test_an_integer_that_a_scale_makes_too_large_is_refused() -> None:
+    with pytest.raises(MappingError) as error:
+        converted("- {tf: n, torch: p, scale: 100}\n", {"n": np.array([1, 2], np.int8)}, {"p": (2,)})
+
+    assert lines(error.value.problems) == [
+        "5:28: T2T402 p: int8 cannot hold what scale makes of n (int8); choose a wider dtype"
+    ]
+
+
+def test_a_float_that_a_scale_makes_infinite_is_refused() -> None:
+    with pytest.raises(MappingError) as error:
+        converted("- {tf: n, torch: p, scale: 1e38}\n", {"n": np.array([1, 20], np.float32)}, {"p": (2,)})
+
+    assert lines(error.value.problems) == [
+        "5:28: T2T403 p, once computed, holds 0 NaN and 1 Inf among 2 elements; "
+        "if that is meant, give --allow-nonfinite"
+    ]
+
+
+@given(st.data())
+def test_the_inverse_of_any_move_gives_every_bit_back(data: st.DataObject) -> None:
+    """Split, flip, order, permute, compose, in one or two steps; each element is told from each other."""
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    names = "abcde"[: len(sizes)]
+    right = data.draw(st.permutations(names))
+    cut = data.draw(st.integers(0, len(sizes)))
+
+    def side(order: str, at: int) -> str:
+        return " ".join(([f"({' '.join(order[:at])})"] if at else []) + list(order[at:]))
+
+    axes = [parse(f"{side(names, cut)} -> {side(''.join(right), data.draw(st.integers(0, len(sizes))))}")]
+    dims = dict(zip(names, sizes, strict=True))
+    orders = {}
+    for name, size in dims.items():
+        if data.draw(st.booleans()):
+            letters = "wxyz"[:size]
+            orders[name] = Order(letters, "".join(data.draw(st.permutations(letters))))
+    flip = data.draw(st.lists(st.sampled_from(names), unique=True))
+    shape = (*([int(np.prod(sizes[:cut]))] if cut else []), *sizes[cut:])
+    transforms = list(resolve(axes, shape, dims, flip, orders))
+    if data.draw(st.booleans()):
+        output = transforms[-1].output
+        again = [f"n{axis}" for axis in range(len(output))]
+        transforms += resolve([parse(f"{' '.join(again)} -> {' '.join(reversed(again))}")], output, {})
+    array = np.arange(int(np.prod(shape))).reshape(shape)
+    moved = array
+    for transform in transforms:
+        moved = transform.apply(moved)
+    back = moved
+    for transform in reversed(transforms):
+        back = transform.inverse.apply(back)
+
+    assert np.array_equal(back, array)
+    assert moved.shape == transforms[-1].output

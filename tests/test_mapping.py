@@ -196,10 +196,8 @@ def test_every_kind_of_input_is_read() -> None:
         (
             HEAD + "- {tf: a<i>, torch: b}\n- {torch: c, tie: <c>}",
             [
-                "5:8: T2T109 a<i> holds a placeholder that nothing fills; "
-                "write one row for each name; for: is not read yet",
-                "6:19: T2T109 <c> holds a placeholder that nothing fills; "
-                "write one row for each name; for: is not read yet",
+                "5:8: T2T111 <i> is not declared in for; write for: {i: 0..11} or its values",
+                "6:19: T2T111 <c> is not declared in for; write for: {c: 0..11} or its values",
             ],
         ),
         (

@@ -60,7 +60,8 @@ axes: a b -> a b
 14:8: T2T206 Variable_7 is read 2 times, also in line 16; if that is meant, write reuse: true in each of these rows
 14:27: T2T202 fc2.baes is not a parameter or persistent buffer of the module; did you mean fc2.bias, fc1.bias, \
 conv2.bias
-14:37: T2T104 unknown key 'transpoze'; known keys: tf, torch, permute, axes, dims, dtype, reuse, fill, tie, keep, why
+14:37: T2T104 unknown key 'transpoze'; known keys: tf, torch, use, with, permute, axes, dims, slice, into, join, \
+flip, order, scale, add, dtype, select, reuse, optional, fill, tie, keep, why
 15:28: T2T202 fc3.step is not a parameter or persistent buffer of the module
 15:61: T2T207 reuse: true, but only this row reads global_step; remove reuse
 16:8: T2T109 Variable_7:0 ends in :0, which names in a mapping don't; write Variable_7

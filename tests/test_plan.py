@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from t2t import execute, mapping, plan
+from t2t import coverage, execute, mapping, plan
 from t2t.problems import MappingError, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
 from tests.given import HEAD, Memory, lines, parameters, read, variables
@@ -579,7 +579,7 @@ def test_a_wrong_checkpoint_is_refused_in_seconds() -> None:
     problems = told(rows, variables(*refs), None)
 
     assert time.process_time() - began < 3
-    assert sum("; did you mean" in problem for problem in problems) == plan.PROPOSALS
+    assert sum("; did you mean" in problem for problem in problems) == coverage.PROPOSALS
     assert sum("T2T201" in problem for problem in problems) == len(names)
     assert [problem for problem in problems if "T2T205" in problem] == [
         "4:1: T2T205 100 variables are used by no row: model/encoder/layer_6/attention/value/kernel, "
@@ -589,11 +589,11 @@ def test_a_wrong_checkpoint_is_refused_in_seconds() -> None:
 
 
 def test_all_forgotten_variables_are_in_the_details() -> None:
-    refs = [TensorRef(f"v{i}", "float32", (i,)) for i in range(plan.MAX_UNUSED + 1)]
+    refs = [TensorRef(f"v{i}", "float32", (i,)) for i in range(coverage.MAX_UNUSED + 1)]
     _, problems = made("- {tf: b, torch: q}\n", variables(B, *refs), None)
 
     (problem,) = (problem for problem in problems if problem.code == "T2T205")
-    assert problem.details == tuple(f"v{i} float32 [{i}]" for i in range(plan.MAX_UNUSED + 1))
+    assert problem.details == tuple(f"v{i} float32 [{i}]" for i in range(coverage.MAX_UNUSED + 1))
 
 
 def test_planning_reads_nothing() -> None:
@@ -738,3 +738,267 @@ def test_what_torch_lacks_is_cast_by_the_row(values: np.ndarray[Any, Any], dtype
         with pytest.raises(MappingError) as caught:
             list(execute.tensors(ready, checkpoint, {}))
         assert lines(caught.value.problems) == [problem]
+
+
+# --- parts: slices, joins, orders, numbers ---
+
+KERNEL = TensorRef("k", "float32", (7, 12))
+
+
+@pytest.mark.parametrize(
+    ("rows", "refs", "module", "problems"),
+    [
+        # slices and drops
+        (
+            "- {tf: k, torch: p, slice: [':4'], axes: i o -> o i}\n",
+            [KERNEL],
+            [ParameterRef("p", "float32", (12, 4))],
+            [
+                "5:28: T2T205 k[4:7, :] (36 of 84 elements) is read by no row; "
+                "map it too, or name it under drop with a why"
+            ],
+        ),
+        (
+            "- {tf: k, torch: p, slice: [':4'], axes: i o -> o i}\ndrop: [{tf: k, slice: ['3:'], why: w}]\n",
+            [KERNEL],
+            [ParameterRef("p", "float32", (12, 4))],
+            ["6:8: T2T212 drop names k[3:7, :], of which line 5 reads [0:4, :]; drop what no row reads"],
+        ),
+        (
+            "- {tf: b, torch: q}\ndrop: [{tf: k, slice: ['3:'], why: w}]\n",
+            [B, KERNEL],
+            [Q],
+            [
+                "6:8: T2T212 drop names a part of k, which no row reads; "
+                "name the variable under ignore, or drop what no row reads",
+                "4:1: T2T205 variable k (float32 [7, 12], 84 elements) is used by no row; "
+                "map it, or name it under ignore with a why",
+            ],
+        ),
+        (
+            "- {tf: b, torch: q}\ndrop: [{tf: kk, slice: ['3:'], why: w}, {tf: b, slice: ['9:'], why: w}]\n",
+            [B],
+            [Q],
+            [
+                "6:8: T2T201 drop: kk is not a variable of the checkpoint",
+                "6:41: T2T307 drop: the slice of b has the bound 9 on axis 0, whose size is 3",
+            ],
+        ),
+        (
+            "- {tf: k, torch: p, slice: [':8'], axes: i o -> o i}\n",
+            [KERNEL],
+            [ParameterRef("p", "float32", (12, 8))],
+            ["5:28: T2T307 p: the slice of k has the bound 8 on axis 0, whose size is 7"],
+        ),
+        (
+            "- {tf: k, torch: p, slice: [':5'], axes: i o -> o i}\n"
+            "- {tf: k, torch: r, slice: ['4:'], axes: i o -> o i}\n",
+            [KERNEL],
+            [ParameterRef("p", "float32", (12, 5)), ParameterRef("r", "float32", (12, 3))],
+            [
+                "5:28: T2T206 k[0:5, :] is read again in line 6, as [4:7, :]; "
+                "if that is meant, write reuse: true in each of these rows",
+                "6:28: T2T206 k[4:7, :] is read again in line 5, as [0:5, :]; "
+                "if that is meant, write reuse: true in each of these rows",
+            ],
+        ),
+        (
+            "- {tf: k, torch: p, slice: [':4'], axes: i o -> o i, reuse: true}\n"
+            "- {tf: k, torch: r, slice: ['4:'], axes: i o -> o i}\n",
+            [KERNEL],
+            [ParameterRef("p", "float32", (12, 4)), ParameterRef("r", "float32", (12, 3))],
+            ["5:61: T2T207 reuse: true, but only this row reads k[0:4, :]; remove reuse"],
+        ),
+        # into
+        (
+            "- {tf: b, torch: q, into: ['1:4']}\n- {torch: q, fill: 0, into: [':2']}\n",
+            [B],
+            [ParameterRef("q", "float32", (4,))],
+            ["6:29: T2T203 q[0:2] is written twice, also in line 5, as [1:4]; write each element once"],
+        ),
+        (
+            "- {tf: b, torch: q, into: ['1:4']}\n",
+            [B],
+            [ParameterRef("q", "float32", (5,))],
+            [
+                "5:27: T2T204 parameter q[0:1] (1 of 5 elements) is written by no row; map it too, or fill it",
+                "5:27: T2T204 parameter q[4:5] (1 of 5 elements) is written by no row; map it too, or fill it",
+            ],
+        ),
+        (
+            "- {tf: b, torch: q, into: ['3:6']}\n- {torch: q, fill: 0, into: [':3']}\n",
+            [B],
+            [ParameterRef("q", "float32", (5,))],
+            ["5:27: T2T307 q: into has the bound 6 on axis 0, whose size is 5"],
+        ),
+        (
+            "- {tf: b, torch: q, into: ['1:']}\n- {torch: q, fill: 0, into: [':1']}\n",
+            [B],
+            [ParameterRef("q", "float32", (5,))],
+            ["5:27: T2T304 q: b [3], but the parameter's [1:5] is [4]"],
+        ),
+        # joins
+        (
+            "for: {k: 0..2}\nmap:\n- {tf: ['w<k>'], torch: p, join: v, axes: v d -> v d}\n",
+            [TensorRef(f"w{k}", "float32", (4, 2)) for k in range(3)],
+            [ParameterRef("p", "float32", (16, 2))],
+            [
+                "6:43: T2T304 p: axes 'v d -> v d' turn the 3 variables from w0 on [12, 2] into [v=12, d=2], "
+                "but the parameter is [16, 2]"
+            ],
+        ),
+        (
+            "- {tf: [k, v], torch: p, join: r, axes: r d -> r d}\n",
+            [KERNEL, V],
+            [ParameterRef("p", "float32", (9, 12))],
+            ["5:32: T2T308 p: k [7, 12] and v [2, 3] cannot be joined along r; the other sizes must be equal"],
+        ),
+        (
+            "- {tf: [b, c], torch: p, join: r, axes: d r -> r d}\n",
+            [B, TensorRef("c", "float32", (3,))],
+            [ParameterRef("p", "float32", (2, 3))],
+            [
+                "5:41: T2T302 p: axes 'd r -> r d' are for rank 2, but b is [3]; "
+                "or one less, where r is the first axis: then it stacks"
+            ],
+        ),
+        (
+            "- {tf: [b, c], torch: p, join: r, axes: r d -> r d}\n",
+            [B, TensorRef("c", "int32", (3,))],
+            [ParameterRef("p", "float32", (2, 3))],
+            ["5:32: T2T308 p: variables of float32 and int32 are joined; join those of one dtype"],
+        ),
+        # orders, flips and numbers
+        (
+            "- {tf: b, torch: q, axes: g -> g, order: {g: ab -> ba}}\n",
+            [B],
+            [Q],
+            ["5:42: T2T309 q: order 'g: ab -> ba' is of 2 entries, but g has 3"],
+        ),
+        (
+            "- {tf: b, torch: q, axes: g -> g, order: {h: ab -> ba}}\n",
+            [B],
+            [Q],
+            ["5:42: T2T309 q: order names h, which axes 'g -> g' don't have"],
+        ),
+        (
+            "- {tf: b, torch: q, flip: [1]}\n",
+            [B],
+            [Q],
+            ["5:27: T2T309 q: flip names 1, which axes 'a0 -> a0' don't have"],
+        ),
+        (
+            "- {tf: n, torch: m, scale: 0.5}\n",
+            [TensorRef("n", "int32", (3,))],
+            [ParameterRef("m", "int32", (3,))],
+            [
+                "5:28: T2T407 m is int32, which cannot hold the scale 0.5; cast to a float with dtype, or "
+                "write an integer"
+            ],
+        ),
+        # optional rows and recipes
+        (
+            "- {tf: d, torch: l, use: dense}\n",
+            [TensorRef("d/kernel", "float32", (2, 3))],
+            [ParameterRef("l.weight", "float32", (3, 2)), ParameterRef("l.bias", "float32", (3,))],
+            [
+                "5:8: T2T213 l.bias is in the module, but its optional variable d/bias is not in the checkpoint; "
+                "build the module without it, or write out the recipe's rows, with {torch: l.bias, fill: 0}"
+            ],
+        ),
+        (
+            "- {tf: d, torch: l, use: dense}\n",
+            [TensorRef("d/kernel", "float32", (2, 3)), TensorRef("d/bias", "float32", (3,))],
+            [ParameterRef("l.weight", "float32", (3, 2))],
+            [
+                "5:18: T2T213 d/bias is in the checkpoint, but its optional parameter l.bias is not in the module; "
+                "build the module with it, or write out the recipe's rows and ignore the variable"
+            ],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {tf: n, torch: l, use: layer_norm}\n",
+            [B],
+            [Q],
+            [
+                "6:8: T2T215 recipe layer_norm applies no row: the checkpoint has none of its variables under n, "
+                "the module none of its parameters under l"
+            ],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {tf: dens/x, torch: l, use: dense}\n",
+            [B, TensorRef("dense/x/kernel", "float32", (2, 3))],
+            [Q, ParameterRef("l.weight", "float32", (3, 2))],
+            [
+                "6:8: T2T201 the checkpoint has none of the variables of recipe dense under dens/x: "
+                "dens/x/kernel, dens/x/bias; did you mean dense/x, dense"
+            ],
+        ),
+        (
+            "- {tf: b, torch: q}\n- {tf: d, torch: leyer, use: dense}\n",
+            [B, TensorRef("d/kernel", "float32", (2, 3))],
+            [Q, ParameterRef("layer.weight", "float32", (3, 2))],
+            [
+                "6:18: T2T202 the module has none of the parameters of recipe dense under leyer: "
+                "leyer.weight, leyer.bias; did you mean layer"
+            ],
+        ),
+        # a layer more than the range says, in the checkpoint and in the module
+        (
+            "for: {i: 0..11}\nmap:\n- {tf: 'h<i>/b', torch: 'h.<i>.b'}\n",
+            [TensorRef(f"h{i}/b", "float32", (3,)) for i in range(13)],
+            [ParameterRef(f"h.{i}.b", "float32", (3,)) for i in range(13)],
+            [
+                "5:1: T2T205 variable h12/b (float32 [3], 3 elements) is used by no row; "
+                "map it, or name it under ignore with a why",
+                "5:1: T2T204 parameter h.12.b (float32 [3]) is written by no row; map it, or give it fill or keep",
+            ],
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_told_with_its_elements(
+    rows: str, refs: list[TensorRef], module: list[ParameterRef], problems: list[str]
+) -> None:
+    head = HEAD if rows.startswith("-") else HEAD.removesuffix("map:\n")
+
+    assert lines(plan.make(read(head + rows), variables(*refs), parameters(*module))[1]) == problems
+
+
+def test_optional_rows_are_left_out_where_neither_side_has_them() -> None:
+    refs, module = [TensorRef("d/kernel", "float32", (2, 3))], [ParameterRef("l.weight", "float32", (3, 2))]
+    ready, problems = made("- {tf: d, torch: l, use: dense}\n", variables(*refs), parameters(*module))
+
+    assert problems == []
+    assert [step.target for step in ready.steps] == ["l.weight"]
+
+
+def test_a_moving_average_that_is_missing_is_no_reason_for_the_plain_variable() -> None:
+    text = "t2t: 1\nmodel: m:M\nsource: {checkpoint: c, select: /EMA}\nmap:\n- {tf: b, torch: q}\n- {tf: c, torch: r}\n"
+    refs = [B, TensorRef("b/EMA", "float32", (3,)), TensorRef("c", "float32", (3,))]
+    module = parameters(Q, ParameterRef("r", "float32", (3,)))
+    found = plan.make(read(text), variables(*refs), module)[1]
+
+    assert lines(found) == [
+        "6:8: T2T214 source.select reads c/EMA, which is not a variable of the checkpoint; "
+        "write select: none on the row, if the plain c is meant"
+    ]
+    ready, found = plan.make(read(text.replace("torch: r", "torch: r, select: none")), variables(*refs), module)
+    assert found == []
+    assert [ref.name for step in ready.steps for ref in step.sources] == ["b/EMA", "c"]
+    assert ready.ignored == {"b": "source.select reads its /EMA"}
+
+
+def test_ten_gigabytes_with_ten_slices_plan_as_fast_as_ten_numbers() -> None:
+    """Nothing is allocated, and no time depends on the number of elements."""
+    rows = "for: {i: 0..9}\nmap:\n- {tf: k, torch: 'p<i>', slice: ['<%di>:<%di+%d>'], axes: a b -> b a}\n"
+
+    def seconds(size: int) -> float:
+        ref = TensorRef("k", "float32", (10 * size, 256))
+        module = parameters(*(ParameterRef(f"p{i}", "float32", (256, size)) for i in range(10)))
+        text = HEAD.removesuffix("map:\n") + rows % (size, size, size)
+        start = time.perf_counter()
+        assert lines(plan.make(read(text), variables(ref), module)[1]) == []
+        return time.perf_counter() - start
+
+    seconds(1)
+    small, large = min(seconds(1) for _ in range(5)), min(seconds(10**6) for _ in range(5))
+    assert large < 5 * small

@@ -1,0 +1,96 @@
+"""
+What a mapping requires of the module that the weights do not show: attributes of its parts, held against the real ones.
+
+Padding, strides, epsilons and activations are in no checkpoint. `require: [{torch: "**.bn*", eps: 0.001}]` says in the
+mapping what the twin must have, so that a reviewer reads it and a changed default is found.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import FunctionType, ModuleType
+from typing import Any
+
+from torch import nn
+
+from t2t.mapping import Require
+from t2t.names import did_you_mean, matches, nearest, proposing, shown
+from t2t.problems import Problem
+
+_MISSING = object()
+
+
+def unmet(module: nn.Module, requires: Sequence[Require]) -> list[Problem]:
+    """Every attribute that differs (T2T505), and every pattern that matches no module (T2T208)."""
+    parts = dict(module.named_modules())
+    problems: list[Problem] = []
+    for require in requires:
+        names = [name for name in parts if matches(require.pattern, name, ".")]
+        if not names:
+            message = f"require pattern {shown(require.pattern)} matches no module"
+            hint = proposing(nearest(require.pattern, parts, 1)) or "remove it: it is stale"
+            problems.append(Problem("T2T208", message, require.at, hint))
+        for name in names:
+            problems += _differences(name, parts[name], require)
+    return problems
+
+
+def _differences(name: str, part: nn.Module, require: Require) -> Iterator[Problem]:
+    subject = shown(name) or "the module itself"
+    for attribute, wanted in require.attributes.items():
+        at = require.places[attribute]
+        if attribute == "class":
+            if not _is_class(part, str(wanted)):
+                is_one = f"{type(part).__module__}.{type(part).__qualname__}"
+                message = f"{subject} is a {is_one}, but require says {shown(str(wanted))}"
+                yield Problem("T2T505", message, at, "build it so, or change the requirement")
+            continue
+        found: Any = part
+        for word in attribute.split("."):
+            found = getattr(found, word, _MISSING)
+            if found is _MISSING:
+                break
+        if found is _MISSING:
+            known = [word for word in dir(part) if not word.startswith("_")]
+            message = f"{subject} ({type(part).__name__}) has no attribute {shown(attribute)}"
+            yield Problem("T2T505", message, at, did_you_mean(attribute, known, 1))
+        elif not _equal(found, wanted):
+            message = f"{subject}.{attribute} is {shown(str(_plain(found)))}, but require says {shown(str(wanted))}"
+            yield Problem("T2T505", message, at, "build it so, or change the requirement")
+
+
+def _is_class(part: nn.Module, path: str) -> bool:
+    """Whether the part's class goes by this import path. Nothing is imported: its module is there already."""
+    owner, _, name = path.rpartition(".")
+    cls = type(part)
+    home = sys.modules.get(owner)
+    return path == f"{cls.__module__}.{cls.__qualname__}" or (home is not None and getattr(home, name, None) is cls)
+
+
+def _plain(value: Any) -> Any:
+    """Modules, functions and classes by name, sequences as tuples; anything else as it is."""
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    if isinstance(value, type | FunctionType | ModuleType) or (callable(value) and hasattr(value, "__name__")):
+        return value.__name__
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    """`==`, where 2 is (2, 2) and a list is a tuple; True is not 1."""
+    found, wanted = _plain(found), _plain(wanted)
+    if isinstance(found, tuple) and not isinstance(wanted, tuple):
+        return bool(found) and all(_equal(item, wanted) for item in found)
+    if isinstance(wanted, tuple) and not isinstance(found, tuple):
+        return bool(wanted) and all(_equal(found, item) for item in wanted)
+    if isinstance(found, tuple):
+        return len(found) == len(wanted) and all(_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    if isinstance(found, bool) != isinstance(wanted, bool):
+        return False
+    try:
+        return bool(found == wanted)
+    except (RuntimeError, ValueError, TypeError):  # a tensor of several elements has no truth
+        return False
