@@ -320,7 +320,8 @@ def test_open_checkpoint_lists_and_reads(project: Project) -> None:
 def test_explain_gives_facts(project: Project) -> None:
     explanation = t2t.explain("small.yaml", "layers.0.weight")
 
-    assert (explanation.rule.source, str(explanation.rule.axes)) == ("dense_0/kernel", "i o -> o i")
+    (rule,) = explanation.rules
+    assert (rule.source, [str(axes) for axes in rule.axes]) == ("dense_0/kernel", ["i o -> o i"])
     assert explanation.step is not None
     assert explanation.step.shape == (3, 4)
 

@@ -19,7 +19,7 @@ SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 def shape_and_boxes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Box]]:
     shape = draw(SHAPES)
     one = st.tuples(*(st.tuples(st.integers(0, n), st.integers(0, n)).map(sorted).map(tuple) for n in shape))
-    return shape, draw(st.lists(one, max_size=6))  # type: ignore[arg-type]
+    return shape, draw(st.lists(one, max_size=6))
 
 
 def marked(shape: tuple[int, ...], boxes_: list[Box]) -> np.ndarray:

@@ -166,7 +166,7 @@ USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "
         (
             ["frobnicate", "small.yaml"],
             "T2T001 frobnicate is neither a command nor a file; "
-            "commands are convert, inspect, check, explain, record, verify\n",
+            "commands are convert, inspect, check, explain, recipes, record, verify\n",
         ),
         (["chekc", "small.yaml"], "T2T001 chekc is neither a command nor a file; did you mean check\n"),
         (["small.yaml", "--frobnicate"], f"{USAGE}unrecognized arguments: --frobnicate\n"),
@@ -455,7 +455,11 @@ JSON: dict[str, tuple[list[str], Callable[[dict[str, Any]], object], object]] = 
     "refused": (["mappings/wrong.yaml"], codes, ["T2T501"]),
     "inspect": (["inspect", "mappings/checkpoints/madry"], lambda d: d["variables"][4]["shape"], [3136, 1024]),
     "check": (["check", "mappings/madry.yaml"], codes, ["T2T210"]),
-    "explain": (["explain", "mappings/madry.yaml", "fc1.weight"], lambda d: d["axes"], "(h w c) o -> o (c h w)"),
+    "explain": (
+        ["explain", "mappings/madry.yaml", "fc1.weight"],
+        lambda d: d["parts"][0]["axes"],
+        ["(h w c) o -> o (c h w)"],
+    ),
     "verify": (["verify", "mappings/madry.yaml"], lambda d: (d["proven"], d["metric"]["count"]), (True, 360)),
     "verified": (["verify", "mappings/madry.yaml"], codes, []),
     "verify, wrong": (["verify", "mappings/wrong.yaml"], lambda d: (d["proven"], codes(d)), (False, ["T2T501"])),
@@ -501,7 +505,7 @@ def test_an_unknown_format_in_the_environment_is_a_usage_error(project: Project)
 
 # --- help ---
 
-COMMANDS = ("convert", "inspect", "check", "explain", "record", "verify")
+COMMANDS = ("convert", "inspect", "check", "explain", "recipes", "record", "verify")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -519,6 +523,7 @@ def test_help_fits_a_small_terminal(command: str, tmp_path: Path) -> None:
             "inspect",
             "check",
             "explain",
+            "recipes",
             "record",
             "verify",
         ]

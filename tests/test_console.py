@@ -214,8 +214,9 @@ def test_explain_says_how_each_kind_of_row_fills_its_parameter(tmp_path: Path) -
         "norm.bias": (
             "norm.bias comes from the variable dense_0/bias, by small.yaml:11:3\n"
             "  the variable is float32 [4]\n"
+            "  cast from float32 to float64\n"
             "  its elements stay in their order\n"
-            "  the parameter becomes float64 [4], cast from float32\n"
+            "  the parameter becomes float64 [4]\n"
         ),
     }
     for parameter, words in expected.items():

@@ -115,7 +115,8 @@ def test_bounds_and_drops_take_indices_too() -> None:
 def test_select_adds_its_suffix_but_where_a_row_wants_the_plain_variable() -> None:
     text = (
         "t2t: 1\n"
-        "model: m:M\nsource: {checkpoint: c, select: /EMA}\nmap:\n- {tf: a, torch: b}\n- {tf: c, torch: d, select: none}\n"
+        "model: m:M\nsource: {checkpoint: c, select: /EMA}\nmap:\n"
+        "- {tf: a, torch: b}\n- {tf: c, torch: d, select: none}\n"
     )
     rules = read(text).rules
 
