@@ -115,6 +115,9 @@ class Job:
             self.plan, found = planning.make(read, opened.inventory, inventory)
             # Without an inventory the module's own problem is among the errors already.
             errors += [problem for problem in found if problem.severity == "error"]
+            for problem in found:
+                if problem.severity == "warning" and all(problem.message != note.message for note in opened.notes):
+                    self.note(problem)
         if errors or failures:
             if opened is not None:
                 opened.close()

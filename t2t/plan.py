@@ -8,8 +8,8 @@ what becomes of them is decided here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from t2t import axes as notation
 from t2t import boxes, coverage
 from t2t.axes import Axes, AxesError, Transform
 from t2t.boxes import BoundsError, Box
+from t2t.checkpoints import otherwise
 from t2t.coverage import Part, Read
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
@@ -114,11 +115,22 @@ def make(
         *part_problems,
         *coverage.target_problems(mapping, module, applied, parts),
     ]
+    problems += _otherwise_problems(applied.rules, checkpoint)
     by_target: dict[str, list[Part]] = {}
     for part in parts:
         by_target.setdefault(part.rule.target, []).append(part)
     steps = tuple(_step(target, own, module) for target, own in by_target.items())
     return Plan(mapping, checkpoint, steps, coverage.ignored(mapping, checkpoint, applied)), problems
+
+
+def _otherwise_problems(rules: Sequence[Rule], checkpoint: CheckpointInventory) -> Iterator[Problem]:
+    """Layers whose shapes say that torch's layer of that name computes otherwise, where a row reads them as usual."""
+    special = dict(otherwise.by_shape(checkpoint.variables.values()))
+    for rule in rules:
+        for name in rule.sources:
+            recipe = rule.use[3] if rule.use else ""
+            if name in special and not (recipe and recipe in otherwise.RECIPES.values()):
+                yield replace(special.pop(name), at=rule.place("tf"))
 
 
 def _step(target: str, parts: list[Part], module: ModuleInventory | None) -> Step:

@@ -1002,3 +1002,57 @@ def test_ten_gigabytes_with_ten_slices_plan_as_fast_as_ten_numbers() -> None:
     seconds(1)
     small, large = min(seconds(1) for _ in range(5)), min(seconds(10**6) for _ in range(5))
     assert large < 5 * small
+
+
+CELL = {
+    "kernel": TensorRef("g/kernel", "float32", (2, 9)),
+    "recurrent_kernel": TensorRef("g/recurrent_kernel", "float32", (3, 9)),
+    "bias": TensorRef("g/bias", "float32", (9,)),
+}
+TWIN = parameters(
+    ParameterRef("r.weight_ih_l0", "float32", (9, 2)),
+    ParameterRef("r.weight_hh_l0", "float32", (9, 3)),
+    ParameterRef("r.bias_ih_l0", "float32", (9,)),
+)
+
+
+def test_a_gru_whose_bias_says_that_torch_computes_otherwise_is_told_but_where_its_recipe_knows() -> None:
+    rows = (
+        "- {tf: g/kernel, torch: r.weight_ih_l0, axes: x g -> g x}\n"
+        "- {tf: g/recurrent_kernel, torch: r.weight_hh_l0, axes: x g -> g x}\n- {tf: g/bias, torch: r.bias_ih_l0}\n"
+    )
+    use = "- {tf: g, torch: r, use: gru.reset_before, with: {suffix: l0}}\n"
+
+    assert told(rows, variables(*CELL.values()), TWIN) == [
+        "7:8: T2T615 the GRU g has a bias of 9, hence reset_after=false, but torch's GRU resets after the product; "
+        "map it with the recipe gru.reset_before onto t2t.nn.GRU"
+    ]
+    assert told(use, variables(*CELL.values()), TWIN) == []
+
+
+def test_the_recipe_for_the_usual_gru_does_not_fit_that_one_and_the_finding_says_why() -> None:
+    use = "- {tf: g, torch: r, use: gru, with: {suffix: l0}}\n"
+    found = told(use, variables(*CELL.values()), TWIN)
+
+    assert (
+        "5:8: T2T615 the GRU g has a bias of 9, hence reset_after=false, but torch's GRU resets after the product; "
+        "map it with the recipe gru.reset_before onto t2t.nn.GRU" in found
+    )
+    assert any("T2T307 r.bias_ih_l0" in line or "T2T302 r.bias_ih_l0" in line for line in found)
+
+
+def test_an_lstm_of_cudnn_is_told_by_its_bias() -> None:
+    refs = [
+        TensorRef("l/kernel", "float32", (2, 12)),
+        TensorRef("l/recurrent_kernel", "float32", (3, 12)),
+        TensorRef("l/bias", "float32", (24,)),
+    ]
+    shapes = {"weight_ih_l0": (12, 2), "weight_hh_l0": (12, 3), "bias_ih_l0": (12,), "bias_hh_l0": (12,)}
+    module = parameters(*(ParameterRef(f"r.{name}", "float32", shape) for name, shape in shapes.items()))
+
+    assert told("- {tf: l, torch: r, use: lstm, with: {suffix: l0}}\n", variables(*refs), module) == [
+        "5:3: T2T304 r.bias_ih_l0: l/bias [24], but the parameter is [12]",
+        "5:8: T2T615 l is a CuDNNLSTM, whose bias is torch's bias_ih and then bias_hh: 8 parts, where Keras' LSTM "
+        "has others; map it with the recipe cudnn.lstm",
+    ]
+    assert told("- {tf: l, torch: r, use: cudnn.lstm, with: {suffix: l0, u: 3}}\n", variables(*refs), module) == []

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from t2t.checkpoints import otherwise
 from t2t.checkpoints.protobuf import Corrupt
 from t2t.checkpoints.slots import with_slots
 from t2t.names import OUTPUT_SUFFIX, natural, shown
@@ -367,58 +368,18 @@ def _layer(value: Any, depth: int) -> _Layer | None:
     return _Layer(value["class_name"], own, tuple(child for child in children if child))
 
 
-_RESET = "torch's GRU resets after the product"
-
-#: What torch's layers compute otherwise: (classes, option, its value, what torch does, the way out).
-_OTHERWISE = (
-    (("GRU", "GRUCell"), "reset_after", False, _RESET, "write its cell in torch"),
-    *(
-        (("GRU", "GRUCell", "LSTM", "LSTMCell"), option, "hard_sigmoid", "torch has sigmoid", "write its cell in torch")
-        for option in ("recurrent_activation", "inner_activation")
-    ),
-)
-_CUDNN = {"CuDNNLSTM": ("LSTM", 4), "CuDNNGRU": ("GRU", 3)}
-
-
 def _findings(model: _Layer | None, variables: Iterable[TensorRef]) -> Iterator[Problem]:
     if model is None:
-        yield from _by_shape(variables)
+        yield from (problem for _, problem in otherwise.by_shape(variables))
         return
     for layer in _all(model, 0):
         name = shown(layer.name or "without a name")
-        for kinds, option, value, does, hint in _OTHERWISE:
+        for kinds, option, value, does, hint in otherwise.OPTIONS:
             if layer.kind in kinds and option in layer.config and layer.config[option] == value:
                 message = f"the {layer.kind} {name} has {option}={json.dumps(value)}, but {does}"
                 yield Problem("T2T615", message, None, hint, "warning")
-        if layer.kind in _CUDNN:
-            yield _cudnn(name, layer.kind)
-
-
-def _cudnn(name: str, kind: str) -> Problem:
-    plain, gates = _CUDNN[kind]
-    message = (
-        f"{name} is a {kind}, whose bias is torch's bias_ih and then bias_hh: {2 * gates} parts, where Keras' {plain}"
-    )
-    hint = "split the bias, and look up the order of the gates"
-    return Problem("T2T615", f"{message} has others", None, hint, "warning")
-
-
-def _by_shape(variables: Iterable[TensorRef]) -> Iterator[Problem]:
-    """The same from shapes alone: a cell has (n, g u), (u, g u) and a bias, of g u where nothing is special."""
-    layers: dict[str, dict[str, TensorRef]] = {}
-    for ref in variables:
-        layer, _, name = (ref.full_name or ref.name).rpartition("/")
-        layers.setdefault(layer, {})[name] = ref
-    for layer, own in layers.items():
-        if not {"kernel", "recurrent_kernel", "bias"} <= set(own) or len(own["recurrent_kernel"].shape) != 2:
-            continue
-        units, width = own["recurrent_kernel"].shape
-        if width == 3 * units and own["bias"].shape == (width,):
-            message = f"the GRU {shown(layer)} has a bias of {width}, hence reset_after=false, but {_RESET}"
-            yield Problem("T2T615", message, None, "write its cell in torch", "warning")
-        for kind, (_, gates) in _CUDNN.items():
-            if width == gates * units and own["bias"].shape == (2 * width,):
-                yield _cudnn(shown(layer), kind)
+        if layer.kind in otherwise.CUDNN:
+            yield otherwise.cudnn(name, layer.kind)
 
 
 def _all(layer: _Layer, depth: int) -> Iterator[_Layer]:

@@ -125,7 +125,7 @@ def notes(reader: Reader) -> list[str]:
 
 RESET = (
     "T2T615 warning: the GRU before has reset_after=false, but torch's GRU resets after the product; "
-    "write its cell in torch"
+    "map it with the recipe gru.reset_before onto t2t.nn.GRU"
 )
 
 
@@ -138,12 +138,14 @@ def test_layers_that_torch_computes_otherwise_are_named(written: Path) -> None:
             for other in others:
                 assert other.startswith("T2T615 warning: the LSTM ")
                 assert other.endswith(
-                    ' has recurrent_activation="hard_sigmoid", but torch has sigmoid; write its cell in torch'
+                    ' has recurrent_activation="hard_sigmoid", but torch has sigmoid; '
+                    "t2t.nn.LSTM and t2t.nn.GRU take a recurrent_activation"
                 )
     with opened(written / "special.weights.h5") as reader:
         assert notes(reader) == [
             "T2T615 warning: the GRU before/gru_cell has a bias of 6, hence reset_after=false, "
-            "but torch's GRU resets after the product; write its cell in torch"
+            "but torch's GRU resets after the product; "
+            "map it with the recipe gru.reset_before onto t2t.nn.GRU"
         ]
     with opened(written / "everything.keras") as reader:
         assert reader.notes == ()
