@@ -337,6 +337,8 @@ def _from_schema(error: jsonschema.ValidationError, document: Document) -> Itera
             if key not in known:
                 hint = did_you_mean(key, known, 1) or f"known keys: {', '.join(known)}"
                 yield Problem("T2T104", f"unknown key '{shown(key)}'", document.at_key(*path, key), hint)
+    elif keyword == "dependencies" or (keyword == "anyOf" and "dependencies" in error.schema_path):
+        yield from _needing(value, wanted if keyword == "dependencies" else {"dims": ["axes", "use"]}, path, document)
     elif keyword == "required":
         missing = [key for key in wanted if key not in value]
         for key in missing:
@@ -375,9 +377,17 @@ def _from_schema(error: jsonschema.ValidationError, document: Document) -> Itera
         yield Problem("T2T106", f"{subject}expected {limit}, got {_shown_value(value)}", at)
 
 
+def _needing(row: dict[str, Any], needs: dict[str, Any], path: TreePath, document: Document) -> Iterator[Problem]:
+    """Keys that need another one beside them, which is not there."""
+    for key, others in needs.items():
+        if isinstance(others, list) and key in row and not any(other in row for other in others):
+            message = f"key '{key}' needs {' or '.join(others)} beside it"
+            yield Problem("T2T108", message, document.at_key(*path, key), f"write {others[0]} too, or remove {key}")
+
+
 #: Keys that another key of the row forbids.
 _FORBIDDEN = {
-    "dims": ("key 'dims' needs axes beside it", "write axes too"),
+    "use": ("key 'use' stands beside a list of variables", "a recipe has one name that its variables begin with"),
     "permute": ("key 'permute' stands beside axes, which say the same", "keep one of them"),
 }
 _KINDS = {

@@ -377,6 +377,8 @@ class _Reader:
             for name in given:
                 if isinstance(name, str):
                     self.problems += name_problems(name, places[key])
+                if name == "" and "use" not in row:  # there it adds nothing
+                    self._tell("T2T106", f"{key}: expected some text, got ''", places[key])
         # A suffix is refused above; without it the name is looked up all the same, and not told a second time.
         tf = [
             self._template(name.removesuffix(OUTPUT_SUFFIX).removesuffix(VALUE_SUFFIX), places["tf"]) for name in names
