@@ -324,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("--force", action="store_true", help="replace a file that is no recording")
     added.add_argument("--timeout", metavar="SECONDS", type=float, default=600.0, help="default: 600")
+    _import_flag(added)
     _source_flags(added)
 
     added = command("verify", "compare the torch module with the recording")
@@ -360,8 +361,7 @@ def _reader_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _module_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the module")
+def _import_flag(group: Any) -> None:
     allowed = [prefix for prefix in os.environ.get("T2T_ALLOW_IMPORT", "").split(os.pathsep) if prefix]
     group.add_argument(
         "--allow-import",
@@ -370,5 +370,10 @@ def _module_flags(parser: argparse.ArgumentParser) -> None:
         default=allowed,
         help="import only modules under this prefix (repeatable; also T2T_ALLOW_IMPORT)",
     )
+
+
+def _module_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the module")
+    _import_flag(group)
     group.add_argument("--allow-nonfinite", action="store_true", help="let NaN and Inf through")
     group.add_argument("--device", default="cpu", help="where the module is proven; default: cpu")

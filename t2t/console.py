@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from t2t.checkpoints import Checkpoint
     from t2t.checkpoints.inspection import Checked
     from t2t.explanation import Explanation
-    from t2t.proof.compare import Comparison
+    from t2t.proof.compare import Comparison, OutputDelta
     from t2t.proof.recording import Recording
 
 FORMATS = ("full", "concise", "json")
@@ -139,11 +139,18 @@ class Console:
         if self.format == "json":
             self._json({**_comparison_json(comparison), "problems": [_as_json(problem) for problem in problems]})
             return
+        runs: dict[tuple[str, int], list[OutputDelta]] = {}
         for delta in comparison.outputs:
+            runs.setdefault((delta.output, delta.draw), []).append(delta)
+        for steps in runs.values():
+            # Of the steps of one draw the worst speaks for all.
+            delta = max(steps, key=lambda one: (not one.holds, one.max_delta / (one.tolerance or 1)))
             sign = "<=" if delta.holds else "exceeds"
-            draw = f" (draw {delta.draw})" if delta.draw else ""
+            where = [f"draw {delta.draw}"] if delta.draw else []
+            where += [f"step {delta.step}, the worst of {len(steps)}"] if len(steps) > 1 else []
+            run = f" ({', '.join(where)})" if where else ""
             self._print(
-                f"{shown(delta.output)} {list(delta.shape)}{draw}: max|Δ| {delta.max_delta:.3g} {sign} "
+                f"{shown(delta.output)} {list(delta.shape)}{run}: max|Δ| {delta.max_delta:.3g} {sign} "
                 f"{delta.tolerance:.3g}, where max|TF| is {delta.scale:.3g}"
             )
         if metric := comparison.metric:
@@ -158,11 +165,15 @@ class Console:
         """Where the recording is and what it holds."""
         outputs = {name: list(array.shape) for name, array in recording.draws[0].outputs.items()}
         if self.format == "json":
-            self._json({"recording": place, "key": recording.key, "draws": len(recording.draws), "outputs": outputs})
+            draws = len(recording.draws) // recording.steps
+            made = {"draws": draws, "steps": recording.steps, "outputs": outputs}
+            self._json({"recording": place, "key": recording.key, **made})
             return
         told = ", ".join(f"{shown(name)} {shape}" for name, shape in outputs.items())
         made_by = ", ".join(f"{name} {version}" for name, version in recording.made_by.items())
-        self._print(_line(f"wrote {place}: {_count(len(recording.draws), 'draw')} of {told}, by {made_by}"))
+        draws = _count(len(recording.draws) // recording.steps, "draw")
+        steps = f", {recording.steps} steps each," if recording.steps > 1 else ""
+        self._print(_line(f"wrote {place}: {draws}{steps} of {told}, by {made_by}"))
 
     def explanation(self, explanation: Explanation) -> None:
         """Where a parameter comes from, in words."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from t2t import axes as notation
 from t2t.axes import Axes, AxesError
@@ -18,6 +18,12 @@ from t2t.checkpoints.files import is_address
 from t2t.document import Document
 from t2t.names import shown
 from t2t.problems import Location, Problem
+
+#: What can compute the reference: the key of `reference` that names it.
+Kind = Literal["graph", "saved_model", "keras", "tflite", "onnx", "frozen", "call"]
+
+#: Draws times steps: so many runs of the original prove as much as any number.
+MAX_RUNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,18 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The original: a TF1 graph (`path` of its .meta file, `graph` as written), the tensors to feed and to fetch."""
+    """
+    The original: `path` of its file or directory, as written in `written`, and how it names inputs and outputs.
 
-    graph: str
+    For the kind "call" `written` is an import path, and `path` is empty. `signature` is "" where none is named.
+    """
+
+    written: str
     path: str
     feed: Dict[str, str]
     fetch: Dict[str, str]
+    kind: Kind = "graph"
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,7 @@ class Verify:
     How the result is proven. It holds when max|Δ| <= abs + rel x max|TF| for every output and draw.
 
     `arguments` are input names in forward()'s order, or by its keywords. `axes` and `outputs` describe other layouts.
+    Each draw runs `steps` times in a row, and both sides keep their state from step to step.
     """
 
     at: Location
@@ -89,6 +102,7 @@ class Verify:
     abs: float
     labels: Labels | None
     recording: str
+    steps: int = 1
 
 
 def read(document: Document) -> tuple[Verify, list[Problem]]:
@@ -117,10 +131,19 @@ def read(document: Document) -> tuple[Verify, list[Problem]]:
                 problems.append(Problem(error.code, error.cause, at, error.hint))
         return parsed
 
-    for name in reference["feed"]:
+    kind: Kind = next(kind for kind in get_args(Kind) if kind in reference)
+    feed = reference.get("feed", {name: name for name in names})
+    for name in feed:
         known(name, names, "inputs", "reference", "feed", name)
     for name in names:
-        known(name, list(reference["feed"]), "tensors to feed", "inputs", name)
+        known(name, list(feed), "tensors to feed", "inputs", name)
+    if "signature" in reference and kind not in {"saved_model", "tflite"}:
+        text = f"signature stands beside {kind}, which has none"
+        problems.append(Problem("T2T503", text, document.at("verify", "reference", "signature"), "remove it"))
+    draws, steps = tree.get("draws", 1), tree.get("steps", 1)
+    if draws * steps > MAX_RUNS:
+        text = f"{draws} draws of {steps} steps are {draws * steps} runs, the limit is {MAX_RUNS}"
+        problems.append(Problem("T2T503", text, document.at("verify", "steps"), "fewer prove as much"))
     for position, name in enumerate(arguments) if isinstance(arguments, list) else arguments.items():
         known(name, names, "inputs", "torch", "arguments", position)
     for name in torch.get("axes", {}):
@@ -144,16 +167,22 @@ def read(document: Document) -> tuple[Verify, list[Problem]]:
         at=document.at_key("verify"),
         inputs=inputs,
         reference=Reference(
-            reference["graph"], resolved(document.path, reference["graph"]), reference["feed"], reference["fetch"]
+            written=reference[kind],
+            path="" if kind == "call" else resolved(document.path, reference[kind]),
+            feed=feed,
+            fetch=fetch,
+            kind=kind,
+            signature=reference.get("signature", ""),
         ),
         arguments=arguments,
         axes=layouts("axes", torch.get("axes", {})),
         outputs={name: OutputAt(given.get(name, {}).get("at", ""), output_axes.get(name)) for name in fetch},
-        draws=tree.get("draws", 1),
+        draws=draws,
         rel=tree.get("rel", 1e-5),
         abs=tree.get("abs", 1e-6),
         labels=labels,
         recording=resolved(document.path, tree.get("recording", os.path.join("recordings", f"{stem}.npz"))),
+        steps=steps,
     )
     return verify, problems
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -30,7 +30,7 @@ from t2t.verification import Verify
 @dataclass(frozen=True, slots=True)
 class OutputDelta:
     """
-    One output of one draw, in torch's layout. `scale` is max|TF| over its finite elements.
+    One output of one run (a draw, or one step of it), in torch's layout. `scale` is max|TF| over its finite elements.
 
     `worst` is the element with the largest difference (the first that is not finite, if there is one), `reference` and
     `torch` are its values on both sides.
@@ -46,6 +46,7 @@ class OutputDelta:
     reference: float
     torch: float
     holds: bool
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every output of every draw, and the `verify` section (its place and its tolerances) that asked for them."""
+    """Every output of every run, and the `verify` section (its place and its tolerances) that asked for them."""
 
     outputs: tuple[OutputDelta, ...]
     metric: Metric | None
@@ -95,7 +96,8 @@ class Comparison:
         if self.metric:
             text += f", {self.metric.name} {self.metric.torch:.4f} against TensorFlow's {self.metric.reference:.4f}"
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
-        details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, draw {delta.draw}: {sides}",)
+        draw = f"draw {delta.draw}" + (f", step {delta.step}" if self.verify.steps > 1 else "")
+        details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, {draw}: {sides}",)
         hint = "check rows of one shape that may be exchanged, axes behind a flatten, then padding, eps and activations"
         return Problem("T2T501", text, self.verify.at, hint, details=details)
 
@@ -103,6 +105,9 @@ class Comparison:
 def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparison:
     """
     Run `module` on every draw of `recording`, in eval() and inference mode, and compare in float64.
+
+    The steps of a draw run in order, and what the module writes into its buffers and attributes stays from one to the
+    next; each draw begins with the module as it was.
 
     Accuracy is the share of labels that are the argmax of the output's last axis (TensorFlow's layout), in draw 0.
     Raises ModuleError (T2T707) when forward() or an attribute of its result fails; MappingError (T2T503) when its
@@ -113,8 +118,11 @@ def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparis
     at = verify.at
     deltas: list[OutputDelta] = []
     metric = None
-    with _as_it_was(module):
+    with _as_it_was(module) as put_back:
         for number, draw in enumerate(recording.draws):
+            if number and number % recording.steps == 0:
+                put_back()
+                module.eval()
             returned = _forward(module, draw, verify, at)
             for name, reference in draw.outputs.items():
                 transform = _resolved(verify.outputs[name].axes, reference, name, at)
@@ -126,7 +134,7 @@ def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparis
                     )
                     hint = "describe the layout: verify.torch.outputs with axes"
                     _refuse(f"{shown(name)}: {both}{moved}", at, hint if own.size else "an empty output proves nothing")
-                deltas.append(_delta(name, number, transform.apply(reference), own, verify))
+                deltas.append(_delta(name, divmod(number, recording.steps), transform.apply(reference), own, verify))
                 if number == 0 and verify.labels and verify.labels.output == name and recording.labels is not None:
                     back, truth = transform.inverse.apply(own), recording.labels
                     metric = Metric("accuracy", _accuracy(reference, truth), _accuracy(back, truth), truth.size)
@@ -137,7 +145,7 @@ def _accuracy(output: Array, labels: Array) -> float:
     return float(np.mean(np.argmax(output, axis=-1) == labels))
 
 
-def _delta(name: str, draw: int, reference: Array, own: Array, verify: Verify) -> OutputDelta:
+def _delta(name: str, run: tuple[int, int], reference: Array, own: Array, verify: Verify) -> OutputDelta:
     expected = reference.astype(np.float64)
     # Inf - Inf is NaN, which does not hold.
     with np.errstate(invalid="ignore"):
@@ -149,7 +157,8 @@ def _delta(name: str, draw: int, reference: Array, own: Array, verify: Verify) -
     largest = float(difference[worst])
     return OutputDelta(
         output=name,
-        draw=draw,
+        draw=run[0],
+        step=run[1],
         shape=own.shape,
         max_delta=largest,
         scale=scale,
@@ -251,29 +260,37 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """The module in eval(); afterwards it is as before, flags, attributes and buffers, and so are the generators."""
+def _as_it_was(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """
+    The module in eval(); afterwards it is as before, flags, attributes and buffers, and so are the generators.
+
+    Gives what puts the module back earlier.
+    """
     # forward() can write into a buffer, put another tensor in its place, or keep a tensor that inference mode made and
     # training cannot use.
     parts = [(vars(part), dict(vars(part)), part._buffers, dict(part._buffers)) for part in module.modules()]
     values = [(tensor, tensor.detach().clone()) for tensor in module.buffers()]
     cuda = sorted({tensor.device.index for tensor in _tensors(module) if tensor.device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()
+
+    def put_back() -> None:
+        for attributes, attributes_before, buffers, buffers_before in parts:
+            for current, before in ((attributes, attributes_before), (buffers, buffers_before)):
+                current.clear()
+                current.update(before)
+        with torch.no_grad():
+            for tensor, value in values:
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
     with torch.random.fork_rng(cuda):
         # A forward() that draws numbers gives the same verdict each time. torch.manual_seed would touch every device.
         torch.default_generator.manual_seed(0)
         try:
             module.eval()
-            yield
+            yield put_back
         finally:
-            for attributes, attributes_before, buffers, buffers_before in parts:
-                for current, before in ((attributes, attributes_before), (buffers, buffers_before)):
-                    current.clear()
-                    current.update(before)
-            with torch.no_grad():
-                for tensor, value in values:
-                    if not torch.equal(tensor, value):
-                        tensor.copy_(value)
+            put_back()
             random.setstate(python)
             np.random.set_state(numpy)
 

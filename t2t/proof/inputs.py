@@ -2,9 +2,10 @@
 The inputs of a comparison, in TensorFlow's layout: read from files, constants, or drawn by a seed.
 
 How a seed draws, for ever: `PCG64(SeedSequence([seed, draw, n]))`, where n is the first 8 bytes of the name's sha256 as
-a little-endian number. So each input has a stream of its own: another input beside it changes nothing, and two inputs
-with one seed differ. Floats are low + (high - low) x `random`, in float64, rounded to the dtype, and kept below high;
-integers and bools are `integers`; values are picked by `integers`.
+a little-endian number; a draw's steps but for the first (0) have `SeedSequence([seed, draw, n, step])`. So each input
+has a stream of its own: another input beside it changes nothing, and two inputs with one seed differ. Floats are
+low + (high - low) x `random`, in float64, rounded to the dtype, and kept below high; integers and bools are `integers`;
+values are picked by `integers`. What comes from a file, or is constant, is the same in every draw and step.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ LIMIT = 2**31
 MAX_RANK = 32
 
 
-def made(verify: Verify, entry: Input, draw: int) -> Array:
+def made(verify: Verify, entry: Input, draw: int, step: int = 0) -> Array:
     """
-    One input of one draw, as an array in native byte order.
+    One input of one step of one draw, as an array in native byte order.
 
     Raises CheckpointError (T2T904) for a file that cannot be read, MappingError (T2T503) for values that the dtype
     cannot hold, an empty range, and shapes and sizes over the limit.
@@ -43,15 +44,17 @@ def made(verify: Verify, entry: Input, draw: int) -> Array:
     if len(shape) > MAX_RANK:
         _refuse(f"{shown(entry.name)} has {len(shape)} axes, numpy arrays have at most {MAX_RANK}", verify.at)
     # numpy counts an array's elements without its empty axes, and fails where that number is too large.
-    size = math.prod(axis for axis in shape if axis) * dtype.itemsize * verify.draws
+    size = math.prod(axis for axis in shape if axis) * dtype.itemsize * verify.draws * verify.steps
     if size > LIMIT:
         counted = ", its empty axes not counted" if 0 in shape else ""
-        text = f"{shown(entry.name)} would take {size} bytes in {verify.draws} draws{counted}, the limit is {LIMIT}"
+        runs = f"{verify.draws} draws" + (f" of {verify.steps} steps" if verify.steps > 1 else "")
+        text = f"{shown(entry.name)} would take {size} bytes in {runs}{counted}, the limit is {LIMIT}"
         _refuse(text, verify.at, "a smaller shape or fewer draws prove as much")
     if entry.value is not None:
         return np.full(shape, _exact([entry.value], dtype, entry, verify.at)[0])
     stream = int.from_bytes(hashlib.sha256(entry.name.encode("utf-8", "surrogatepass")).digest()[:8], "little")
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([entry.seed, draw, stream])))
+    seeds = [entry.seed, draw, stream, *([step] if step else [])]
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds)))
     if entry.values is not None:
         return _exact(entry.values, dtype, entry, verify.at)[generator.integers(0, len(entry.values), shape)]
     return _uniform(generator, dtype, shape, entry, verify.at)

@@ -1,11 +1,12 @@
 """
-Record what TensorFlow computes: prepare the request, run `original.py` in a child process, take what it stored.
+Record what the original computes: prepare the request, run `original.py` in a child process, take what it stored.
 
 TensorFlow can abort, hang and print; none of that may reach whoever asked for a recording.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -13,96 +14,189 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from t2t import __version__
+from t2t.checkpoints import Checkpoint
+from t2t.checkpoints.files import is_address
 from t2t.names import did_you_mean, shown
-from t2t.problems import MappingError, OriginalError, Problem
+from t2t.problems import MappingError, ModuleError, OriginalError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
-from t2t.proof.recording import Draw, Recording, check_labels, graph_digest, inputs, labels, parts
-from t2t.verification import Verify
+from t2t.proof.recording import Draw, Recording, check_labels, labels, original_digest, parts, runs
+from t2t.proof.weights import check_training
+from t2t.verification import Reference, Verify
 from t2t.writers.atomic import output_error
 
 #: A line or two of what the child printed help, a thousand don't.
 NOISE_LINES = 10
 
+#: Where no name is close, so many are listed.
+LISTED = 8
+
+#: What has to be installed for each kind of original, as far as it can be known beforehand; the first one does.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "graph": ("tensorflow",),
+    "frozen": ("tensorflow",),
+    "saved_model": ("tensorflow",),
+    "keras": ("tensorflow",),
+    "tflite": ("ai_edge_litert", "tensorflow"),
+    "onnx": ("onnxruntime",),
+    "call": (),
+}
+
+#: Which extra of t2t brings a library.
+EXTRAS = {"tensorflow": "tf", "keras": "tf", "tf_keras": "keras2", "ai_edge_litert": "lite", "onnxruntime": "onnx"}
+
 _CHILD = Path(__file__).with_name("original.py")
-_INSTALL = "run pip install -e '.[tf]'"
 
 
 def record(
-    verify: Verify, checkpoint_path: str, source_digest: str, *, graph: str | None = None, timeout: float = 600
+    verify: Verify,
+    checkpoint_path: str,
+    source_digest: str,
+    *,
+    original: str | None = None,
+    timeout: float = 600,
+    allow_import: Sequence[str] = (),
+    note: Callable[[Problem], None] = lambda _: None,
+    weights: Checkpoint | None = None,
 ) -> Recording:
     """
-    Run the original on the mapping's inputs. `graph` replaces the mapping's .meta file; `timeout` is in seconds.
+    Run the original on the mapping's inputs. `original` replaces the path of its file; `timeout` is in seconds.
 
-    Raises OriginalError: T2T901 without TensorFlow, T2T902 when it fails or dies, T2T903 when it takes too long;
-    MappingError (T2T503) for tensors that the graph does not have, for inputs and labels that don't fit, and for empty
-    outputs; CheckpointError (T2T904) for an input's file that cannot be read; OutputError (T2T802, T2T803) where
-    nothing can be written to the temporary directory.
+    With `weights`, the open checkpoint, an original that brings its own is first held against it: T2T905.
+    Raises OriginalError: T2T901 without the library that runs it, T2T902 when it fails or dies, T2T903 when it takes
+    too long; MappingError (T2T503) for names that the original does not have, for inputs and labels that don't fit,
+    and for empty outputs; ModuleError (T2T705) for a function that `allow_import` leaves out; CheckpointError (T2T904)
+    for an input's file that cannot be read; OutputError (T2T802, T2T803) where nothing can be written to the temporary
+    directory.
     """
-    graph = graph or verify.reference.path
-    if importlib.util.find_spec("tensorflow") is None:
-        raise OriginalError(Problem("T2T901", "tensorflow is not installed", hint=_INSTALL))
-    if not os.path.isfile(graph):
-        raise OriginalError(Problem("T2T902", f"no graph at {shown(graph)}", verify.at))
-    truth, given = labels(verify), [inputs(verify, draw) for draw in range(verify.draws)]
+    reference = verify.reference
+    original = reference.written if reference.kind == "call" else original or reference.path
+    needed = NEEDS[reference.kind]
+    if needed and not any(map(importlib.util.find_spec, needed)):
+        raise OriginalError(Problem("T2T901", f"{needed[0]} is not installed", hint=_install(needed[0])))
+    _check_there(verify, original, allow_import)
+    if weights is not None:
+        check_training(verify, original, weights)
+    if reference.kind == "call":
+        note(Problem("T2T700", f"importing {shown(original)}", severity="note"))
+    truth, given = labels(verify), runs(verify)
     try:
-        result, stored = _computed(verify, graph, checkpoint_path, given, timeout)
+        result, stored = _computed(verify, original, checkpoint_path, given, timeout=timeout, allow_import=allow_import)
     except OSError as error:
         # tempfile knows no directory where it found none that can be written to.
         raise output_error(tempfile.tempdir or "TMPDIR", error) from None
+    for text in result["notes"]:
+        note(Problem("T2T906", _line(text), verify.at, severity="note"))
     draws = tuple(
-        Draw(draw, {name: stored[f"{i}_{j}"] for i, name in enumerate(verify.reference.fetch)})
-        for j, draw in enumerate(given)
+        Draw(draw, {name: stored[f"{i}_{j}"] for i, name in enumerate(reference.fetch)}) for j, draw in enumerate(given)
     )
     for j, draw in enumerate(draws):
         for name, array in draw.outputs.items():
             if array.size == 0:
-                text = f"{shown(name)}: tensorflow computes {list(array.shape)} in draw {j}"
+                text = f"{shown(name)}: {_who(reference)} computes {list(array.shape)} in {_run_name(verify, j)}"
                 raise MappingError(Problem("T2T503", text, verify.at, "an empty output proves nothing"))
-    made_by = {"t2t": __version__, "tensorflow": result["tensorflow"], "numpy": np.__version__}
+    made_by = {"t2t": __version__, **result["versions"]}
     generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
-    made_from = {**parts(verify, source_digest), "graph": graph_digest(graph)}
-    recording = Recording(made_from, draws, truth, made_by, generated)
+    # What can be imported and is no file goes by its name alone.
+    digest = original_digest(reference, original) or hashlib.sha256(reference.written.encode()).hexdigest()
+    made_from = {**parts(verify, source_digest), "graph": digest}
+    recording = Recording(made_from, draws, truth, made_by, generated, verify.steps)
     check_labels(verify, recording)
     return recording
 
 
+def _check_there(verify: Verify, original: str, allow_import: Sequence[str]) -> None:
+    """Raises OriginalError (T2T902) where no original is, ModuleError (T2T705) for one that may not be imported."""
+    kind = verify.reference.kind
+    if kind == "call":
+        module = original.partition(":")[0]
+        if allow_import and not any(f"{module}.".startswith(f"{prefix}.") for prefix in allow_import):
+            allowed = ", ".join(map(shown, allow_import))
+            text = f"{shown(original)} may not be imported: {shown(module)} is not under {allowed}"
+            raise ModuleError(Problem("T2T705", text, verify.at, f"--allow-import {shown(module)} allows it"))
+    elif is_address(original):
+        text = f"the original is run from files on this machine, but it is {shown(original)}"
+        hint = "copy it beside the checkpoint, and give --checkpoint"
+        raise OriginalError(Problem("T2T902", text, verify.at, hint))
+    elif kind == "saved_model" and not os.path.isfile(os.path.join(original, "saved_model.pb")):
+        raise OriginalError(Problem("T2T902", f"no saved_model.pb in {shown(original)}", verify.at))
+    elif kind != "saved_model" and not os.path.isfile(original):
+        raise OriginalError(Problem("T2T902", f"no {_NOUNS[kind]} at {shown(original)}", verify.at))
+
+
+_NOUNS = {"graph": "graph", "frozen": "graph", "keras": "Keras model", "tflite": "model", "onnx": "model"}
+
+
+def _who(reference: Reference) -> str:
+    """What computes, in a message."""
+    if reference.kind == "call":
+        return shown(reference.written)
+    return {"tflite": "the tflite model", "onnx": "the onnx model"}.get(reference.kind, "tensorflow")
+
+
+def _run_name(verify: Verify, run: int) -> str:
+    draw, step = divmod(run, verify.steps)
+    return f"draw {draw}" + (f", step {step}" if verify.steps > 1 else "")
+
+
+def _install(library: str) -> str:
+    return f"run pip install -e '.[{EXTRAS[library]}]'" if library in EXTRAS else f"run pip install {library}"
+
+
 def _computed(
-    verify: Verify, graph: str, checkpoint: str, given: list[dict[str, Array]], timeout: float
+    verify: Verify,
+    original: str,
+    checkpoint: str,
+    given: list[dict[str, Array]],
+    *,
+    timeout: float,
+    allow_import: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """
-    What the child reports, and its outputs as `<position in fetch>_<draw>`.
+    What the child reports, and its outputs as `<position in fetch>_<run>`.
 
     Raises OSError where the temporary directory cannot be made or written to, and what `record` says.
     """
-    feed, fetch = dict(verify.reference.feed), dict(verify.reference.fetch)
+    reference = verify.reference
+    feed, fetch = dict(reference.feed), dict(reference.fetch)
+    changing = {entry.name for entry in verify.inputs if not entry.path}
     with tempfile.TemporaryDirectory(prefix="t2t-") as directory:
         paths = {name: os.path.join(directory, name) for name in ("inputs.npz", "outputs.npz", "result.json", "noise")}
-        members = {f"{i}_{j}": draw[name] for j, draw in enumerate(given) for i, name in enumerate(feed)}
+        members = {
+            f"{i}_{j}": run[name]
+            for j, run in enumerate(given)
+            for i, name in enumerate(feed)
+            if not j or name in changing
+        }
         np.savez(paths["inputs.npz"], **members)  # type: ignore[arg-type]
         request = {
-            "graph": os.path.abspath(graph),
+            "kind": reference.kind,
+            "path": original if reference.kind == "call" else os.path.abspath(original),
             "checkpoint": os.path.abspath(checkpoint),
+            "signature": reference.signature,
             "feed": feed,
             "fetch": fetch,
             "draws": verify.draws,
+            "steps": verify.steps,
+            "allow_import": list(allow_import),
             "inputs": paths["inputs.npz"],
             "outputs": paths["outputs.npz"],
             "result": paths["result.json"],
         }
         Path(directory, "request.json").write_text(json.dumps(request), encoding="utf-8")
-        code = _run(os.path.join(directory, "request.json"), paths["noise"], timeout)
+        code = _run(os.path.join(directory, "request.json"), paths["noise"], timeout, _who(reference))
         result = _result(code, paths["result.json"], paths["noise"], verify)
         return result, arrays.read_all(paths["outputs.npz"])
 
 
-def _run(request: str, noise: str, timeout: float) -> int:
+def _run(request: str, noise: str, timeout: float, who: str) -> int:
     """
     Run the child and give its exit status; what it prints goes to the file `noise`.
 
@@ -111,6 +205,7 @@ def _run(request: str, noise: str, timeout: float) -> int:
     """
     # oneDNN and TF32 compute other last digits than the plain float32 that is to be proven.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
+    environment |= {"KERAS_BACKEND": "tensorflow"}
     with open(noise, "wb") as output:
         child = subprocess.Popen(  # noqa: S603 - the command is this interpreter and a file beside this one.
             [sys.executable, "-P", str(_CHILD), request],
@@ -123,7 +218,7 @@ def _run(request: str, noise: str, timeout: float) -> int:
             try:
                 return child.wait(timeout)
             except subprocess.TimeoutExpired:
-                text = f"tensorflow did not finish within {timeout:g} s"
+                text = f"{who} did not finish within {timeout:g} s"
                 raise OriginalError(Problem("T2T903", text, details=_last_lines(noise))) from None
             finally:
                 child.kill()
@@ -132,25 +227,33 @@ def _run(request: str, noise: str, timeout: float) -> int:
 def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
     """What the child reports. Raises what its exit status or its report stands for."""
     if code < 0:
-        text = f"tensorflow died with {signal.Signals(-code).name}"
+        text = f"{_who(verify.reference)} died with {signal.Signals(-code).name}"
         raise OriginalError(Problem("T2T902", text, details=_last_lines(noise)))
     try:
         report: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         # On a full disk the file can be there without its content.
-        text = f"tensorflow ended with exit status {code} and no result"
+        text = f"{_who(verify.reference)} ended with exit status {code} and no result"
         raise OriginalError(Problem("T2T902", text, details=_last_lines(noise))) from None
     if code == 0:
         return report
     message, kind = _line(report["message"]), report["kind"]
     if kind == "disk":
         raise OSError(report["errno"], message)
-    if kind == "tensorflow":
-        raise OriginalError(Problem("T2T901", message, hint=_INSTALL))
+    if kind == "missing":
+        raise OriginalError(Problem("T2T901", message, hint=_install(report["name"])))
+    if kind == "import":
+        raise ModuleError(Problem("T2T705", message, verify.at, _line(report["hint"])))
     if kind == "names":
-        hint = _line(report["hint"]) or did_you_mean(report["name"], report["candidates"])
+        known = report["candidates"]
+        listed = f"it has {', '.join(map(shown, known))}" if 0 < len(known) <= LISTED else ""
+        hint = _line(report["hint"]) or did_you_mean(report["name"], known) or listed
         raise MappingError(Problem("T2T503", message, verify.at, hint))
-    hint = "name it in verify's inputs and in reference's feed" if "must feed a value" in message else ""
+    hint = (
+        "name it in verify's inputs and in reference's feed"
+        if "must feed a value" in message
+        else _line(report["hint"])
+    )
     raise OriginalError(Problem("T2T902", message, verify.at, hint, details=_last_lines(noise)))
 
 

@@ -5,7 +5,7 @@ The file is a .npz archive with the same bytes for the same recording:
 
     recording             uint8, JSON: what it was made from, the versions, the inputs' sha256s, the outputs' names
     input_<i>             input number i (by name), where it came from a file; it is the same in every draw
-    output_<i>_draw_<j>   output number i (by name) of draw j
+    output_<i>_draw_<j>   output number i (by name) of draw j; of run j, where each draw has several steps in a row
     labels                where there are any
 
 Inputs that a seed or a constant makes are not stored: they are made again on load and held against their sha256.
@@ -19,31 +19,37 @@ import hashlib
 import io
 import json
 import os
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from typing import Any, NoReturn
 
 import numpy as np
 
-from t2t.checkpoints.files import open_regular, reason, refusal
+from t2t.checkpoints.files import is_address, open_regular, reason, refusal
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
 from t2t.proof.inputs import made
-from t2t.verification import Verify
+from t2t.verification import MAX_RUNS, Reference, Verify
 from t2t.writers.atomic import output_error, replacing
 
 FORMAT = 1
 _META = "recording"
-#: What `made_from` says: see `parts` and `graph_digest`.
+#: What `made_from` says: see `parts` and `original_digest`.
 _PARTS = {"checkpoint", "inputs", "feed", "fetch", "draws", "labels", "graph"}
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One run of the original: inputs and outputs by the mapping's names, in TensorFlow's layout and dtypes."""
+    """
+    One run of the original: inputs and outputs by the mapping's names, in TensorFlow's layout and dtypes.
+
+    It is a whole draw, or one step of it.
+    """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
@@ -52,10 +58,11 @@ class Draw:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """
-    Every draw, and what they belong to. `made_from` are digests, see `parts`; with them, under `graph`, that of the
-    graph's file. `made_by` are versions: of tensorflow, numpy and t2t.
+    Every run, and what they belong to. `made_from` are digests, see `parts`; with them, under `graph`, that of the
+    original's file. `made_by` are versions: of tensorflow (or what else computes), numpy and t2t.
 
-    `generated` names the inputs that the mapping makes again; they are stored as a hash.
+    `generated` names the inputs that the mapping makes again; they are stored as a hash. `draws` holds every step of
+    every draw, in order: `steps` runs belong to one draw.
     """
 
     made_from: Mapping[str, str]
@@ -63,6 +70,7 @@ class Recording:
     labels: Array | None
     made_by: Mapping[str, str]
     generated: frozenset[str] = frozenset()
+    steps: int = 1
 
     @property
     def key(self) -> str:
@@ -74,9 +82,10 @@ def parts(verify: Verify, source_digest: str) -> dict[str, str]:
     """
     What decides the stored arrays, each by its sha256 (hex): checkpoint, inputs, feed, fetch, draws and labels.
 
-    Files count by content, everything else as written. Rows, tolerances and the torch side are not in it: changing them
-    leaves a recording as good as it was. Nor is the graph, whose file may be gone by then: `find` compares it where it
-    is there. Raises CheckpointError (T2T904) for an input's file that cannot be read.
+    Files count by content, everything else as written. With steps there is `steps`; with an original that is no TF1
+    graph, or one of its signatures, `reference`. Rows, tolerances and the torch side are not in it: changing them
+    leaves a recording as good as it was. Nor is the original's file, which may be gone by then: `find` compares it
+    where it is there. Raises CheckpointError (T2T904) for an input's file that cannot be read.
     """
     given = {
         entry.name: _digest(made(verify, entry, 0))
@@ -84,28 +93,44 @@ def parts(verify: Verify, source_digest: str) -> dict[str, str]:
         else [entry.shape, entry.dtype, entry.range, entry.values, entry.seed, entry.value]
         for entry in verify.inputs
     }
-    truth = labels(verify)
-    return {
+    truth, reference = labels(verify), verify.reference
+    decided = {
         "checkpoint": source_digest,
         "inputs": _sha256(given),
-        "feed": _sha256(dict(verify.reference.feed)),
-        "fetch": _sha256(dict(verify.reference.fetch)),
+        "feed": _sha256(dict(reference.feed)),
+        "fetch": _sha256(dict(reference.fetch)),
         "draws": _sha256(verify.draws),
         "labels": _sha256(None if truth is None else _digest(truth)),
     }
+    if verify.steps != 1:
+        decided["steps"] = _sha256(verify.steps)
+    if reference.kind != "graph":
+        called = reference.written if reference.kind == "call" else ""
+        decided["reference"] = _sha256([reference.kind, reference.signature, called])
+    return decided
 
 
 def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def inputs(verify: Verify, draw: int) -> dict[str, Array]:
+def inputs(verify: Verify, draw: int, step: int = 0) -> dict[str, Array]:
     """
-    Every input of one draw, by name. The rule that draws them stands in `t2t.proof.inputs`.
+    Every input of one step of one draw, by name. The rule that draws them stands in `t2t.proof.inputs`.
 
     Raises CheckpointError (T2T904) for a file that cannot be read, MappingError (T2T503) for impossible values.
     """
-    return {entry.name: made(verify, entry, draw) for entry in verify.inputs}
+    return {entry.name: made(verify, entry, draw, step) for entry in verify.inputs}
+
+
+def runs(verify: Verify) -> list[dict[str, Array]]:
+    """The inputs of every run, `steps` for each draw; an array of a file is read once, and the same in all of them."""
+    first = inputs(verify, 0)
+    numbers = [(draw, step) for draw in range(verify.draws) for step in range(verify.steps)]
+    return [
+        {entry.name: first[entry.name] if entry.path else made(verify, entry, draw, step) for entry in verify.inputs}
+        for draw, step in numbers
+    ]
 
 
 def labels(verify: Verify) -> Array | None:
@@ -174,9 +199,12 @@ def load(path: str, verify: Verify, again: str = "") -> Recording:
         if held != sorted(named):
             both = f"{', '.join(map(shown, held))}, the mapping names {', '.join(map(shown, sorted(named)))}"
             _refuse(path, f"the recording holds the {what} {both}", again)
-    taken = []
+    taken, steps = [], meta["steps"]
     for j in range(draws):
-        given = {name: members[stored[name]] if name in stored else made(verify, entries[name], j) for name in entries}
+        given = {
+            name: members[stored[name]] if name in stored else made(verify, entries[name], *divmod(j, steps))
+            for name in entries
+        }
         for name, array in given.items():
             if _digest(array) != meta["inputs"][name][j]:
                 numpy = f"numpy {np.__version__} makes other numbers than numpy {meta['made_by'].get('numpy', '?')} did"
@@ -184,12 +212,12 @@ def load(path: str, verify: Verify, again: str = "") -> Recording:
                 _refuse(path, f"{shown(name)} of draw {j} is not what was recorded: {shown(why)}", again)
         taken.append(Draw(given, {name: members[f"{member}_draw_{j}"] for name, member in outputs.items()}))
     generated = frozenset(meta["generated"])
-    return Recording(meta["made_from"], tuple(taken), members.get("labels"), meta["made_by"], generated)
+    return Recording(meta["made_from"], tuple(taken), members.get("labels"), meta["made_by"], generated, steps)
 
 
-def find(path: str, verify: Verify, source_digest: str, graph: str, again: str) -> Recording | Problem:
+def find(path: str, verify: Verify, source_digest: str, original: str, again: str) -> Recording | Problem:
     """
-    The recording at `path` if it is of this checkpoint, this graph (the path of its file, which may be missing) and
+    The recording at `path` if it is of this checkpoint, this original (the path of its file, which may be missing) and
     these inputs, else the problem (T2T502) that says why not. `again` is the command that makes the right one.
 
     Raises CheckpointError (T2T904) for a file that is not a recording.
@@ -198,13 +226,20 @@ def find(path: str, verify: Verify, source_digest: str, graph: str, again: str) 
         return Problem("T2T502", f"not proven: no recording at {shown(path)}", verify.at, again)
     made_from = stored_parts(path)
     wanted = parts(verify, source_digest)
-    if os.path.exists(graph):
-        wanted["graph"] = graph_digest(graph)
-    other = [part for part, digest in wanted.items() if made_from.get(part) != digest]
+    if digest := original_digest(verify.reference, original):
+        wanted["graph"] = digest
+    optional = {"steps", "reference"} & made_from.keys()
+    other = [part for part in [*wanted, *sorted(optional - wanted.keys())] if made_from.get(part) != wanted.get(part)]
     if other:
-        text = f"not proven: recording {shown(path)} was made from another {' and another '.join(other)}"
-        return Problem("T2T502", text.replace("another inputs", "other inputs"), verify.at, again)
+        words = _PART_WORDS | (
+            {} if verify.reference.kind == "graph" else {"graph": f"another {verify.reference.kind}"}
+        )
+        text = " and ".join(words.get(part, f"another {part}") for part in other)
+        return Problem("T2T502", f"not proven: recording {shown(path)} was made from {text}", verify.at, again)
     return load(path, verify, again)
+
+
+_PART_WORDS = {"inputs": "other inputs", "steps": "another number of steps", "reference": "another kind of original"}
 
 
 def stored_parts(path: str) -> dict[str, str]:
@@ -213,13 +248,44 @@ def stored_parts(path: str) -> dict[str, str]:
     return made_from
 
 
-def graph_digest(path: str) -> str:
-    """sha256 (hex) of a graph's file. Raises CheckpointError (T2T602) where it cannot be read."""
+def original_digest(reference: Reference, path: str) -> str | None:
+    """
+    sha256 (hex) of the original's file at `path`, None where it isn't there or is an address.
+
+    Of a SavedModel it is saved_model.pb, whose variables are the checkpoint's business; of a call, the import path and
+    the file that Python would import, None where it would find none. Raises CheckpointError (T2T602) where a file
+    cannot be read.
+    """
+    if reference.kind == "call":
+        source = _source_file(reference.written.partition(":")[0])
+        file_digest = _file_digest(source) if source else None
+        return file_digest and _sha256([reference.written, file_digest])
+    path = os.path.join(path, "saved_model.pb") if reference.kind == "saved_model" else path
+    return None if is_address(path) or not os.path.exists(path) else _file_digest(path)
+
+
+def _source_file(module: str) -> str | None:
+    """The file that importing the module would run, found without running anything, not even its packages' files."""
+    places: Sequence[str] | None = [*sys.path, os.getcwd()]
+    found = None
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        try:
+            found = PathFinder.find_spec(".".join(parts[:end]), places)
+        except (ImportError, ValueError):
+            return None
+        if found is None:
+            return None
+        places = None if found.submodule_search_locations is None else list(found.submodule_search_locations)
+    return found.origin if found and found.origin and os.path.isfile(found.origin) else None
+
+
+def _file_digest(path: str) -> str:
     with open(open_regular(path)[0], "rb") as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise refusal("T2T602", f"the graph cannot be read: {reason(error)}", path) from None
+            raise refusal("T2T602", f"the original cannot be read: {reason(error)}", path) from None
 
 
 def _digest(array: Array) -> str:
@@ -247,6 +313,8 @@ def _packed(recording: Recording) -> bytes:
         "outputs": outputs,
         "labels": recording.labels is not None,
     }
+    if recording.steps != 1:
+        meta["steps"] = recording.steps
     text = json.dumps(meta, sort_keys=True, indent=1)
     members: dict[str, Array] = {_META: np.frombuffer(text.encode(), np.uint8)}
     members |= {f"input_{i}": first.inputs[name] for i, name in enumerate(names) if name not in recording.generated}
@@ -285,11 +353,14 @@ def _meta(path: str, member: Array | None) -> dict[str, Any]:
         found = meta.get("t2t_recording") if isinstance(meta, dict) else None
         _refuse(path, f"{shown(path)} is not a recording of version {FORMAT}: it says {shown(str(found))}")
     draws, given, made_by = meta.get("draws"), meta.get("inputs"), meta.get("made_by")
+    steps = meta.setdefault("steps", 1)
     is_whole = (
         isinstance(meta.get("made_from"), dict)
         and meta["made_from"].keys() >= _PARTS
         and _is_texts(list(meta["made_from"].values()))
         and _is_count(draws)
+        and _is_count(steps)
+        and draws % steps == 0
         and isinstance(given, dict)
         and all(_is_texts(hashes) and len(hashes) == draws for hashes in given.values())
         and isinstance(made_by, dict)
@@ -304,7 +375,7 @@ def _meta(path: str, member: Array | None) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_RUNS
 
 
 def _is_texts(value: Any) -> bool:

@@ -458,3 +458,64 @@ def test_the_verdict_is_over_all_outputs(verify_of: VerifyOf) -> None:
     assert not result.proven
     assert result.max_delta == 1.0
     assert dataclasses.replace(result, outputs=result.outputs[:1]).proven
+
+
+# --- steps ---
+
+
+class Sums(nn.Module):
+    """Adds what it is given to what it was given before, in a buffer, in one that is replaced and in an attribute."""
+
+    written: torch.Tensor
+    replaced: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("written", torch.zeros(3))
+        self.register_buffer("replaced", torch.zeros(3), persistent=False)
+        self.attribute: Any = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.written += x[0]
+        self.replaced = self.replaced + x[0]
+        self.attribute = self.attribute + x[0]
+        total: torch.Tensor = self.written + self.replaced + self.attribute
+        return total / 3
+
+
+def stream(verify: Verify) -> Recording:
+    """Running sums, as numpy has them, that begin anew with each draw."""
+    xs = np.random.default_rng(0).standard_normal((2, 4, 2, 3), np.float32)
+    sums = np.cumsum(xs[:, :, 0], axis=1)
+    runs = [({"x": x}, {"y": y}) for x, y in zip(xs.reshape(8, 2, 3), sums.reshape(8, 3), strict=True)]
+    return dataclasses.replace(recorded(*runs), steps=verify.steps)
+
+
+def test_state_stays_from_step_to_step_and_each_draw_begins_without(verify_of: VerifyOf) -> None:
+    verify, module = verify_of(draws="2", steps="4"), Sums()
+
+    comparison = compared(verify, module, stream(verify))
+
+    assert comparison.proven
+    assert [(delta.draw, delta.step) for delta in comparison.outputs] == [(d, s) for d in range(2) for s in range(4)]
+    assert (module.written.tolist(), module.replaced.tolist(), module.attribute) == ([0.0] * 3, [0.0] * 3, 0.0)
+    assert module.training
+
+
+def test_a_state_that_is_lost_or_kept_too_long_does_not_hold(verify_of: VerifyOf) -> None:
+    verify = verify_of(draws="2", steps="4")
+    anew = compared(verify_of(draws="8"), Sums(), dataclasses.replace(stream(verify), steps=1))
+    through = compared(verify_of(steps="8"), Sums(), dataclasses.replace(stream(verify), steps=8))
+
+    assert [delta.holds for delta in anew.outputs] == [True, False, False, False] * 2
+    assert [delta.holds for delta in through.outputs] == [True] * 4 + [False] * 4
+
+
+def test_a_step_that_fails_is_named(verify_of: VerifyOf) -> None:
+    verify = verify_of(draws="2", steps="4")
+    made = stream(verify)
+    made.draws[6].outputs["y"][1] += 1
+
+    (problem,) = compared(verify, Sums(), made).problems()
+
+    assert problem.details[0].startswith("worst at [1] of [3], draw 1, step 2: tensorflow ")

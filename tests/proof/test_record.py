@@ -112,7 +112,7 @@ def test_what_tensorflow_computes_is_recorded(
 
     assert made.made_from == {
         **recording.parts(verify, "d0"),
-        "graph": recording.graph_digest(verify.reference.path),
+        "graph": recording.original_digest(verify.reference, verify.reference.path),
     }
     assert sorted(made.made_by) == ["numpy", "t2t", "tensorflow"]
     assert made.generated == {"x", "flag"}
@@ -126,7 +126,7 @@ def test_what_tensorflow_computes_is_recorded(
         assert draw.outputs["half"].dtype == np.float32
         np.testing.assert_allclose(draw.outputs["half"], draw.outputs["y"], rtol=2**-8)
     assert capfd.readouterr() == ("", "")
-    again = record(verify, str(graph / "ckpt"), "d0", graph=str(graph / "g.meta"))
+    again = record(verify, str(graph / "ckpt"), "d0", original=str(graph / "g.meta"))
     for name, one in (("one.npz", made), ("two.npz", again)):
         recording.save(str(graph / name), one)
     assert (graph / "one.npz").read_bytes() == (graph / "two.npz").read_bytes()
@@ -183,7 +183,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         ),
     ),
     "no graph": (
-        {"graph": "ckpt.index"},
+        {"path": "ckpt.index"},
         (
             "run",
             "the graph cannot be imported: 'utf-8' codec can't decode byte 0x80 in position 22: invalid start byte",
@@ -206,7 +206,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
 def reports(graph: Path) -> dict[str, Any]:
     """What the child says to each of REFUSALS, one after the other in one process: TensorFlow starts slowly."""
     np.savez(graph / "inputs.npz", **{"0_0": np.zeros((1, 3), np.float32)})  # type: ignore[arg-type]
-    runs = {"graph": "g.meta", "checkpoint": "ckpt", "feed": {"x": "x:0"}, "fetch": {"y": "y:0"}, "draws": 1}
+    runs = {"kind": "graph", "path": "g.meta", "checkpoint": "ckpt", "signature": "", "draws": 1, "steps": 1}
+    runs |= {"feed": {"x": "x:0"}, "fetch": {"y": "y:0"}}
     paths = {"inputs": "inputs.npz", "outputs": "outputs.npz"}
     for number, (changes, _) in enumerate(REFUSALS.values()):
         request = runs | paths | changes | {"result": f"result{number}"}

@@ -97,6 +97,25 @@ def test_a_seed_draws_by_the_documented_rule(verify_of: VerifyOf) -> None:
     np.testing.assert_array_equal(drawn, (-1 + 4 * generator.random((4, 2))).astype(np.float32))
 
 
+def test_a_step_draws_by_the_documented_rule(verify_of: VerifyOf, tmp_path: Path) -> None:
+    """The first step draws what a draw without steps does; files and constants stay."""
+    np.save(tmp_path / "f.npy", np.arange(3.0))
+    inputs = "{x: {shape: [4, 2], range: [-1, 3], seed: 7}, f: {file: f.npy}, c: {value: 2.0}}"
+    names = 'x: "x:0", f: "f:0", c: "c:0"'
+    verify = verify_of(inputs=inputs, reference=f'{{graph: g, feed: {{{names}}}, fetch: {{y: "y:0"}}}}', steps="3")
+    stream = int.from_bytes(hashlib.sha256(b"x").digest()[:8], "little")
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([7, 1, stream, 2])))
+
+    drawn = [recording.inputs(verify, 1, step) for step in range(3)]
+
+    np.testing.assert_array_equal(drawn[0]["x"], recording.inputs(verify, 1)["x"])
+    np.testing.assert_array_equal(drawn[2]["x"], (-1 + 4 * generator.random((4, 2))).astype(np.float32))
+    assert len({run["x"].tobytes() for run in drawn}) == 3
+    assert len({(run["f"].tobytes(), run["c"].tobytes()) for run in drawn}) == 1
+    for run, known in zip(recording.runs(verify), drawn, strict=True):
+        assert run.keys() == known.keys()
+
+
 @pytest.mark.parametrize(
     ("spec", "digest"),
     [
@@ -332,7 +351,7 @@ def test_another_graph_makes_a_recording_stale_and_a_missing_one_does_not(verify
     verify, graph = verify_of(), tmp_path / "g.meta"
     graph.write_bytes(b"one graph")
     made = made_from(verify)
-    made_with = {**made.made_from, "graph": recording.graph_digest(str(graph))}
+    made_with = {**made.made_from, "graph": recording.original_digest(verify.reference, str(graph)) or ""}
     recording.save(verify.recording, dataclasses.replace(made, made_from=made_with))
     moved = tmp_path / "moved.meta"
 

@@ -1,0 +1,156 @@
+"""Originals that are a TensorFlow 1 graph and run in a session: with a checkpoint's variables, or frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .original import Array, Original, OriginalFailedError, Port, Request, cause, check_fits, library, sizes
+
+
+@contextmanager
+def graph(request: Request) -> Iterator[Original]:
+    """A MetaGraphDef (.meta), whose variables are restored from the checkpoint."""
+    tf = library("tensorflow")
+    with tf.Graph().as_default() as loaded:
+        try:
+            tf.compat.v1.train.import_meta_graph(request["path"], clear_devices=True)
+        except Exception as error:
+            raise OriginalFailedError("run", f"the graph cannot be imported: {cause(error)}") from error
+        fed, fetched = tensors(loaded, request["feed"], "feed"), tensors(loaded, request["fetch"], "fetch")
+        with tf.compat.v1.Session() as session:
+            saver, missing = _restorable(tf, request["checkpoint"])
+
+            def restart() -> None:
+                _restore(tf, saver, session, request["checkpoint"])
+
+            restart()
+            yield Original(_runner(tf, session, fed, fetched, missing), restart, versions(tf))
+
+
+@contextmanager
+def frozen(request: Request) -> Iterator[Original]:
+    """A GraphDef (.pb) whose variables are constants."""
+    tf = library("tensorflow")
+    definition = tf.compat.v1.GraphDef()
+    with tf.Graph().as_default() as loaded, open(request["path"], "rb") as file:
+        try:
+            definition.ParseFromString(file.read())
+            tf.import_graph_def(definition, name="")
+        except Exception as error:
+            raise OriginalFailedError("run", f"the graph cannot be imported: {cause(error)}") from error
+        fed, fetched = tensors(loaded, request["feed"], "feed"), tensors(loaded, request["fetch"], "fetch")
+        missing = {
+            operation.name: "a frozen graph has none"
+            for operation in loaded.get_operations()
+            if operation.type in {"Variable", "VariableV2", "VarHandleOp"}
+        }
+        with tf.compat.v1.Session() as session:
+            yield Original(_runner(tf, session, fed, fetched, missing), lambda: None, versions(tf))
+
+
+def versions(tf: Any) -> dict[str, str]:
+    """What computes."""
+    return {"tensorflow": tf.__version__}
+
+
+def tensors(loaded: Any, wanted: dict[str, str], section: str) -> dict[str, Any]:
+    """The graph's tensors that `feed` or `fetch` names, by the mapping's names."""
+    return {name: _tensor(loaded, name, tensor, section) for name, tensor in wanted.items()}
+
+
+def _tensor(loaded: Any, name: str, tensor: str, section: str) -> Any:
+    try:
+        return loaded.as_graph_element(tensor, allow_tensor=True, allow_operation=False)
+    except (KeyError, ValueError) as error:
+        known = [output.name for operation in loaded.get_operations() for output in operation.outputs]
+        message = f"{section} {name}: the graph has no tensor {tensor}"
+        if f"{tensor}:0" in known:
+            raise OriginalFailedError("names", message, f"write {tensor}:0", tensor) from error
+        raise OriginalFailedError("names", message, "", tensor, known) from error
+
+
+def port(tensor: Any, name: str = "") -> Port:
+    """What can be fed to a tensor, or to an input of this name and kind."""
+    return Port(
+        name or tensor.name, tensor.dtype.name, None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    )
+
+
+def _runner(tf: Any, session: Any, fed: dict[str, Any], fetched: dict[str, Any], missing: dict[str, str]) -> Any:
+    return runner(tf, session, fed, fetched, lambda error: _uninitialised(error, fetched, missing))
+
+
+def runner(tf: Any, session: Any, fed: dict[str, Any], fetched: dict[str, Any], uninitialised: Any = None) -> Any:
+    """What runs the session. `uninitialised` explains a variable without a value."""
+
+    def run(given: dict[str, Array]) -> dict[str, Array]:
+        for name, tensor in fed.items():
+            check_fits(name, port(tensor), given[name])
+        try:
+            computed = session.run(list(fetched.values()), {tensor: given[name] for name, tensor in fed.items()})
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            if uninitialised and isinstance(error, tf.errors.FailedPreconditionError):
+                raise uninitialised(error) from error
+            raise OriginalFailedError("run", f"the graph cannot be run: {cause(error)}") from error
+        return {name: np.asarray(array) for name, array in zip(fetched, computed, strict=True)}
+
+    return run
+
+
+def _restorable(tf: Any, checkpoint: str) -> tuple[Any, dict[str, str]]:
+    """
+    What restores the graph's variables that the checkpoint holds in their shape; the others, each with the reason.
+
+    The graph's own Saver would ask for all of them, optimizer slots too, which many a checkpoint leaves out.
+    """
+    v1 = tf.compat.v1
+    try:
+        stored = v1.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
+    except Exception as error:
+        raise OriginalFailedError("run", f"tensorflow cannot open the checkpoint: {cause(error)}") from error
+    restored, missing = {}, {}
+    collections = (v1.global_variables, v1.local_variables, v1.model_variables, v1.trainable_variables)
+    for variable in (variable for collection in collections for variable in collection()):
+        part = variable._get_save_slice_info()
+        name = part.full_name if part else variable.op.name
+        shape = part.full_shape if part else variable.shape
+        if name not in stored:
+            missing[variable.op.name] = "the checkpoint does not hold it"
+        elif not shape.is_compatible_with(stored[name]) if part is None else list(shape) != stored[name]:
+            missing[variable.op.name] = f"it is {sizes(shape)} in the graph and {stored[name]} in the checkpoint"
+        else:
+            restored[variable.op.name] = variable
+    return v1.train.Saver(list(restored.values())) if restored else None, missing
+
+
+def _restore(tf: Any, saver: Any, session: Any, checkpoint: str) -> None:
+    if saver is None:
+        return
+    try:
+        saver.restore(session, checkpoint)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise OriginalFailedError("run", f"the variables cannot be restored: {cause(error)}") from error
+
+
+def _uninitialised(error: Exception, fetched: dict[str, Any], missing: dict[str, str]) -> OriginalFailedError:
+    for name, tensor in fetched.items():
+        for operation in _ancestors(tensor.op):
+            if operation.name in missing:
+                message = f"{name} depends on variable {operation.name}, which was not restored: "
+                return OriginalFailedError("run", message + missing[operation.name])
+    return OriginalFailedError("run", f"the graph cannot be run: {cause(error)}")
+
+
+def _ancestors(operation: Any) -> Iterator[Any]:
+    """The operation and everything that it is computed from."""
+    waiting, seen = [operation], {operation}
+    while waiting:
+        operation = waiting.pop()
+        yield operation
+        new = {tensor.op for tensor in operation.inputs} | set(operation.control_inputs)
+        waiting += sorted(new - seen, key=lambda op: str(op.name))
+        seen |= new
