@@ -166,14 +166,14 @@ class Console:
         outputs = {name: list(array.shape) for name, array in recording.draws[0].outputs.items()}
         if self.format == "json":
             draws = len(recording.draws) // recording.steps
-            made = {"draws": draws, "steps": recording.steps, "outputs": outputs}
-            self._json({"recording": place, "key": recording.key, **made})
+            made_of = {"draws": draws, "steps": recording.steps, "outputs": outputs}
+            self._json({"recording": place, "key": recording.key, **made_of})
             return
         told = ", ".join(f"{shown(name)} {shape}" for name, shape in outputs.items())
         made_by = ", ".join(f"{name} {version}" for name, version in recording.made_by.items())
-        draws = _count(len(recording.draws) // recording.steps, "draw")
+        count = _count(len(recording.draws) // recording.steps, "draw")
         steps = f", {recording.steps} steps each," if recording.steps > 1 else ""
-        self._print(_line(f"wrote {place}: {draws}{steps} of {told}, by {made_by}"))
+        self._print(_line(f"wrote {place}: {count}{steps} of {told}, by {made_by}"))
 
     def explanation(self, explanation: Explanation) -> None:
         """Where a parameter comes from, in words."""
