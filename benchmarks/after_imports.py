@@ -26,7 +26,7 @@ IMPORTS = {
         "t2t.execute",
         "t2t.module",
         "t2t.checkpoints",
-        "t2t.writers",
+        "t2t.writers.safetensors",
         "benchmarks.bert_shaped",
     ),
     "usual": ("benchmarks.usual",),

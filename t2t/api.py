@@ -10,12 +10,14 @@ imported where a job needs them: `check`, `explain` and `open_checkpoint` import
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Unpack
 
-from t2t import checkpoints
+from t2t import checkpoints, rows
+from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
 from t2t.checkpoints.files import is_address
@@ -47,6 +49,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
+from t2t.tensors import CheckpointInventory, TensorRef
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +65,7 @@ __all__ = [
     "Explanation",
     "Inspection",
     "Options",
+    "apply_recipe",
     "check",
     "convert",
     "cross_check",
@@ -71,6 +75,7 @@ __all__ = [
     "load",
     "load_into",
     "open_checkpoint",
+    "recipes",
     "record",
     "verify",
 ]
@@ -107,8 +112,10 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> 
         if read is None:
             return problems
         with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
-            problems += opened.notes
-            problems += planning.make(read, opened.inventory, None)[1]
+            found = planning.make(read, opened.inventory, None)[1]
+            # What a reader warns of by its file, the plan may know by the row.
+            told = {problem.message for problem in found}
+            problems += [*(note for note in opened.notes if note.message not in told), *found]
     except CheckpointError as error:
         problems += error.problems
     return in_file_order(problems)
@@ -138,43 +145,87 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
     return Explanation(rules, step, ties)
 
 
+def recipes() -> dict[str, str]:
+    """The built-in recipes: each name, and its rows as they are written."""
+    return rows.texts()
+
+
+def apply_recipe(
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    values: Mapping[str, int | float | str] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> list[Explanation]:
+    """
+    What a recipe makes of float32 variables of these shapes, by its own names; `values` are its `with`.
+
+    Raises MappingError where it doesn't fit them.
+    """
+    row: dict[str, Any] = {"tf": "", "torch": "", "use": name}
+    row |= {"with": dict(values)} if values else {}
+    row |= {"dims": dict(dims)} if dims else {}
+    tree = {"t2t": 1, "model": "a:A", "source": {}, "map": [row]}
+    read, problems = mapping_file.read(json.dumps(tree).encode(), f"recipe {shown(name)}")
+    refs = {variable: TensorRef(variable, "float32", shape) for variable, shape in shapes.items()}
+    plan, found = planning.make(read, CheckpointInventory(refs), None) if read and not problems else (None, [])
+    if errors := [problem for problem in (*problems, *found) if problem.severity == "error"]:
+        # Where they stand in a file that nobody wrote is no help.
+        raise MappingError([replace(problem, at=None) for problem in errors])
+    assert read is not None
+    assert plan is not None
+    steps = {step.target: step for step in plan.steps}
+    targets = dict.fromkeys(rule.target for rule in read.rules)
+    applied = {target: tuple(rule for rule in read.rules if rule.target == target) for target in targets}
+    return [
+        Explanation(own, steps.get(target), ())
+        for target, own in applied.items()
+        if target in steps or not any(rule.sources for rule in own)
+    ]
+
+
 def convert(
     mapping: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Unpack[Options]
 ) -> Conversion:
     """
-    Converts the checkpoint into a .safetensors file that is known to be right, or writes nothing.
+    Converts the checkpoint into a file that is known to be right (or several, with an index), or writes nothing.
 
-    The file is written, synced and read back under a temporary name; the module is filled from that very file and run
+    What is written is synced and read back under a temporary name; the module is filled from that very file and run
     against the recording; only then the file takes its place. Raises T2TError.
     """
     from t2t import module as modules
-    from t2t.writers import WRITERS
-    from t2t.writers.safetensors import Entry
+    from t2t.writers import Entry, shards, writer
 
     with Job(mapping, options) as job:
         place = os.fspath(out) if out is not None else _default_output(job.mapping)
-        _refuse_own_input(place, job.mapping, job.checkpoint, job.recording_place)
+        output = job.mapping.output
+        steps = {step.target: step for step in job.plan.steps}
+        entries = [
+            Entry(name, planning.stored(steps[name], output.dtype), steps[name].shape, steps[name].rule.tie)
+            for name in job.module.state_dict()
+        ]
+        for path in shards.places(place, entries, output.shard_size):
+            _refuse_own_input(path, job.mapping, job.checkpoint, job.recording_place)
         recording = job.recording()
         comparison: Comparison | None = None
-        dtype = job.mapping.output.dtype
-        entries = [Entry(step.target, planning.stored(step, dtype), step.shape) for step in job.plan.steps]
 
         def prove(path: str) -> None:
             nonlocal comparison
             if recording is not None:
-                job.fill(modules.read_file(path))
+                job.fill(modules.read_file(path, output.format))
                 comparison = job.prove(recording)
 
-        nbytes = WRITERS[job.mapping.output.format](
+        written = writer(output.format)(
             place,
             entries,
             job.metadata(recording),
-            lambda room: job.blocks(room, dtype),
+            lambda room: job.blocks(room, output.dtype),
+            shard_size=output.shard_size,
             force=options.get("force", False),
             prove=prove,
             note=options.get("note", silent),
         )
-        return Conversion(place, nbytes, job.plan, comparison, job.unproven)
+        return Conversion(written.path, written.nbytes, job.plan, comparison, job.unproven)
 
 
 def load(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> nn.Module:
@@ -268,7 +319,7 @@ def record(
         original = original_path(read, opened, options)
         if path_option(options, "checkpoint") and not path_option(options, "recording") and not options.get("force"):
             _refuse_others_recording(place, opened)
-        _refuse_own_input(place, read, opened)
+        _refuse_own_input(place, read, opened, original)
         made = recorder.record(
             read.verify,
             whole_path(opened) if read.verify.reference.kind == "call" else opened.path,
@@ -277,6 +328,7 @@ def record(
             timeout=timeout,
             allow_import=options.get("allow_import", ()),
             note=options.get("note", silent),
+            weights=opened,
         )
         # TensorFlow read the files by itself: what it computed must not go by the digest of other weights.
         opened.check_unchanged()

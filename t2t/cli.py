@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("convert", "convert a checkpoint, prove the result, and write it")
     added.add_argument("mapping", metavar="MAPPING")
-    added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.safetensors in the current directory")
+    added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.safetensors (or .pt) here")
     added.add_argument("--unproven", action="store_true", help="write the file without a proof; its metadata says so")
     added.add_argument("--force", action="store_true", help="replace a file that t2t did not write")
     _source_flags(added)

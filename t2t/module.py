@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import json
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from t2t.names import did_you_mean, shown
 from t2t.problems import Location, ModuleError, Problem, UsageError
 from t2t.tensors import DTYPES, ModuleInventory, ParameterRef
-from t2t.usercode import argument, cause, failed, resolve, undisturbed
+from t2t.usercode import argument, cause, failed, is_theirs, resolve, undisturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +82,24 @@ def build(
         message = f"{shown(model)} returns a {type(module).__name__}, not a torch.nn.Module"
         raise ModuleError(Problem("T2T702", message, at))
 
-    reason = ""
     try:
         with contextlib.nullcontext(str) if weights else _parameters_on_meta() as doubt:
             module = construct()
+        built = Built(module, any(parameter.is_meta for parameter in module.parameters()))
+        reason = "" if weights else _needs_weights(module) or doubt()
     except ModuleError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_theirs(error):
+            raise
         if weights:
             raise failed("T2T703", f"{shown(model)} cannot be built", error, at) from error
         reason = cause(error)
-    else:
-        reason = "" if weights else _needs_weights(module) or doubt()
-    if reason:
-        module = build(model, arguments, at=at, allow_import=allow_import, weights=True, seed=seed).module
+    if not reason:
+        return built
     note = Problem("T2T706", f"{shown(model)} was built with its weights: {reason}", at, severity="note")
-    on_meta = any(parameter.is_meta for parameter in module.parameters())
-    return Built(module, on_meta, notes=(note,) if reason else ())
+    built = build(model, arguments, at=at, allow_import=allow_import, weights=True, seed=seed)
+    return Built(built.module, built.on_meta, notes=(note,))
 
 
 #: Fills with random numbers. Their meta versions are written in Python: the first call imports sympy, for seconds.
@@ -158,8 +161,11 @@ def _parameters_on_meta() -> Iterator[Callable[[], str]]:
     mode = _WithoutValues()
 
     def move(_: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        # Other devices are the constructor's wish, and other classes (lazy, quantised) are refused by the inventory.
+        # Other devices are the constructor's wish. The inventory refuses the rest: other classes (lazy, quantised),
+        # other layouts, and what is expanded, which meta would give memory for each of its elements.
         if threading.get_ident() == builder and type(parameter) is nn.Parameter and parameter.device.type == "cpu":
+            if parameter.layout is not torch.strided or _is_expanded(parameter):
+                return
             held: Any = StorageWeakRef(parameter.untyped_storage())  # type: ignore[no-untyped-call]
             if held.cdata in memory and not memory[held.cdata][1].expired():
                 shared.append(name)
@@ -233,9 +239,15 @@ def inventory(module: nn.Module, at: Location | None = None) -> ModuleInventory:
 
     Raises ModuleError (T2T704) with every entry that t2t cannot fill.
     """
-    registered: dict[str, torch.Tensor] = dict(module.named_buffers(remove_duplicate=False))
-    registered.update(module.named_parameters(remove_duplicate=False))
-    entries: dict[str, object] = module.state_dict(keep_vars=True)
+    try:
+        with undisturbed():  # a module may have its own, and hooks in it
+            registered: dict[str, torch.Tensor] = dict(module.named_buffers(remove_duplicate=False))
+            registered.update(module.named_parameters(remove_duplicate=False))
+            entries: dict[str, object] = {str(k): entry for k, entry in module.state_dict(keep_vars=True).items()}
+    except BaseException as error:
+        if not is_theirs(error):
+            raise
+        raise failed("T2T704", "the module's state_dict cannot be read", error, at) from error
     problems = []
     refs: dict[str, ParameterRef] = {}
     firsts: dict[int, str] = {}
@@ -277,6 +289,8 @@ def _refusal(name: str, tensor: torch.Tensor, at: Location | None) -> Problem | 
         return _refused(name, "has no shape before the first forward pass", at, "give the lazy layer its sizes")
     if type(tensor) not in (torch.Tensor, nn.Parameter):
         return _refused(name, f"is a {type(tensor).__name__}, not a plain tensor", at)
+    if tensor.is_nested:
+        return _refused(name, "is nested, not a plain tensor", at)
     if tensor.is_quantized or tensor.layout is not torch.strided:
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
         return _refused(name, f"is {kind}, not a plain tensor", at)
@@ -284,15 +298,22 @@ def _refusal(name: str, tensor: torch.Tensor, at: Location | None) -> Problem | 
         return _refused(name, f"has dtype {_dtype(tensor)}, which t2t does not write", at)
     if tensor.is_meta and not isinstance(tensor, nn.Parameter):
         return _refused(name, "is a buffer that the constructor leaves on the meta device", at)
+    if _is_expanded(tensor):
+        hint = "use .clone() where the constructor expands it"
+        return _refused(name, f"is expanded: shape {list(tensor.shape)} lies in less memory", at, hint)
+    return None
+
+
+def _is_expanded(tensor: torch.Tensor) -> bool:
+    """Whether several elements of a plain tensor lie at one place."""
     # Sorted by stride, every axis has to step over all that the axes before it span.
     span = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and tensor.numel():
             if stride < span:
-                hint = "use .clone() where the constructor expands it"
-                return _refused(name, f"is expanded: shape {list(tensor.shape)} lies in less memory", at, hint)
+                return True
             span = stride * (size - 1) + span
-    return None
+    return False
 
 
 def _overlaps(tensors: Mapping[str, torch.Tensor], at: Location | None) -> Iterator[Problem]:
@@ -438,10 +459,23 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(getattr(torch, f"uint{8 * numpy.itemsize}")).numpy().view(numpy)
 
 
-def read_file(path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file, over a map of it: nothing is copied before it is used."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+def read_file(path: str, format: str = "safetensors") -> dict[str, torch.Tensor]:  # noqa: A002 - the mapping's word
+    """
+    The tensors of a file that a writer has just written, over a map of it: nothing is copied before it is used.
+
+    Of shards, `path` is their index, beside which they lie. A pt file is read by torch's restricted unpickler, and is
+    known to be what t2t wrote: none is read from anybody else.
+    """
+    if format == "pt":
+        tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return tensors
+    if not path.endswith(".index.json"):
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    with open(path, "rb") as index:
+        weight_map: dict[str, str] = json.load(index)["weight_map"]
+    shards = {name: read_file(os.path.join(os.path.dirname(path), name)) for name in set(weight_map.values())}
+    return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
 def cast_like(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -110,7 +110,7 @@ CODES = {
     "T2T803": "no space for the output",
     "T2T804": "a tensor that the format cannot hold",
     "T2T805": "the output does not read back as written",
-    "T2T806": "a temporary file of a dead process was removed",
+    "T2T806": "what an older or a killed run left was removed",
     "T2T901": "the library that runs the original is not installed",
     "T2T902": "the original could not be run",
     "T2T903": "the original ran out of time",

@@ -23,7 +23,7 @@ import t2t.execute
 import t2t.module
 import t2t.proof.compare
 import t2t.proof.recording
-import t2t.writers
+import t2t.writers.safetensors
 
 LIMITS = {"fsize": resource.RLIMIT_FSIZE, "nofile": resource.RLIMIT_NOFILE, "as": resource.RLIMIT_AS}
 

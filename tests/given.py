@@ -15,7 +15,8 @@ from t2t.mapping import Mapping as MappingFile
 from t2t.plan import Plan
 from t2t.problems import Problem
 from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
-from t2t.writers.safetensors import Entry, write
+from t2t.writers import Entry
+from t2t.writers.safetensors import write
 
 Array = np.ndarray[Any, Any]
 
@@ -132,4 +133,4 @@ def blocks(arrays: Mapping[str, Array], step: int = 1000) -> Callable[[Room], It
 
 def put(place: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] = OURS, **options: Any) -> int:
     """Writes a safetensors file of these arrays; its size."""
-    return write(str(place), entries(arrays), metadata, blocks(arrays), **options)
+    return write(str(place), entries(arrays), metadata, blocks(arrays), **options).nbytes

@@ -35,7 +35,7 @@ from safetensors.numpy import load_file
 
 from t2t import api, checkpoints
 from t2t.problems import T2TError
-from t2t.writers import atomic, safetensors
+from t2t.writers import Entry, atomic, safetensors
 from tests.checkpoints.writing import Tensor, bundle
 from tests.commands import Done, Project, Trial, python, server, small, store, t2t
 
@@ -612,7 +612,7 @@ def what_the_format_cannot_hold(folder: Path) -> None:
 
         refused(done, 3, f"small.safetensors: T2T804: {reason}", project, before)
     before = project.listing()
-    long = [safetensors.Entry("x" * 1000, "float32", (1,))]
+    long = [Entry("x" * 1000, "float32", (1,))]
     assert safetensors.MAX_HEADER == 100_000_000
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(safetensors, "MAX_HEADER", 1000)

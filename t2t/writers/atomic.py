@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from t2t.names import shown
@@ -28,8 +29,14 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: Bytes after which a sync begins in the background.
 SYNC_EVERY = 2**27
 
+#: How a file is made that was not there.
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 #: One write call takes at most this much; Linux stops at 2 GiB.
 _PIECE = 2**30
+
+#: What is read back at a time.
+_READ = 2**20
 
 
 class Temporary:
@@ -53,28 +60,63 @@ class Temporary:
         view = memoryview(data)  # type: ignore[arg-type]
         self._unsynced += len(view)
         try:
+            fd = self._opened()
             while view:
-                written = os.pwrite(self.fd, view[:_PIECE], offset)
+                written = os.pwrite(fd, view[:_PIECE], offset)
                 view, offset = view[written:], offset + written
             if self._unsynced >= SYNC_EVERY and (self._syncing is None or self._syncing.done()):
                 self._finish_sync()
-                self._syncing = self._thread.submit(os.fsync, self.fd)
+                self._syncing = self._thread.submit(os.fsync, fd)
                 self._unsynced = 0
         except OSError as error:
             raise output_error(self.place, error) from None
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """What the file has there now, less than `nbytes` at its end. Raises OutputError."""
+        try:
+            return os.pread(self._opened(), nbytes, offset)
+        except OSError as error:
+            raise output_error(self.place, error) from None
+
+    def checksum(self, offset: int, nbytes: int) -> int:
+        """The crc32c of what the file has there now, -1 where it ends before. Raises OutputError."""
+        crc = 0
+        buffer = np.empty(min(_READ, nbytes), np.uint8)
+        try:
+            for start in range(0, nbytes, _READ):
+                piece = buffer[: min(_READ, nbytes - start)]
+                if os.preadv(self._opened(), [piece.data], offset + start) != len(piece):
+                    return -1
+                crc = google_crc32c.extend(crc, piece)
+        except OSError as error:
+            raise output_error(self.place, error) from None
+        return int(crc)
 
     def sync(self) -> None:
         """Waits until what was written is on the disk. Raises OutputError."""
         try:
             self._finish_sync()
-            os.fsync(self.fd)
+            os.fsync(self._opened())
         except OSError as error:
             raise output_error(self.place, error) from None
+
+    def rest(self) -> None:
+        """Syncs the file and closes it until it is used again: open files are limited. Raises OutputError."""
+        if self.fd >= 0:
+            self.sync()
+            fd, self.fd = self.fd, -1
+            os.close(fd)
 
     def close(self) -> None:
         """Ends the background's work, and closes the file."""
         self._thread.shutdown(wait=True)
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def _opened(self) -> int:
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        return self.fd
 
     def _finish_sync(self) -> None:
         # An error of the disk is told to one sync only, so none may be lost.
@@ -99,27 +141,16 @@ def replacing(
     is followed: what it points to is replaced. Raises OutputError before anything is written where the place can't be
     used.
     """
-    if not _is_text(place):
-        message = "the output's path is not UTF-8, which the library that reads it back needs"
-        raise OutputError(Problem("T2T802", message, Location(place), "choose another place"))
+    refuse_bytes(place)
     target = os.path.realpath(place)
-    _refuse_occupied(place, target, is_ours, force)
-    directory, name = os.path.split(target)
-    try:
-        _remove_stale(directory, name, note)
-        free = os.statvfs(directory)
-        if free.f_bavail * free.f_frsize < size:
-            message = f"no space: the file needs {size} bytes, {free.f_bavail * free.f_frsize} are free"
-            raise OutputError(Problem("T2T803", message, Location(place), "free some, or choose another place"))
-    except OSError as error:
-        raise output_error(place, error) from None
-    path = os.path.join(directory, f".{name}.t2t-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    refuse_occupied(place, target, is_ours, force)
+    path = temporary_path(place, target, size, note)
     fd = -1
     temporary = None
     try:
         try:
             # 0o666 and the umask: the mode that any other program's new file has.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, NEW, 0o666)
             os.ftruncate(fd, size)
         except OSError as error:
             raise output_error(place, error) from None
@@ -141,12 +172,32 @@ def replacing(
             temporary.close()
         elif fd >= 0:
             os.close(fd)
-    _sync_directory(directory)
+    sync_directory(os.path.dirname(target))
 
 
-def _is_text(path: str) -> bool:
-    """Whether UTF-8 can hold the path: bytes that cannot come as halves of surrogate pairs."""
-    return not any("\ud800" <= c <= "\udfff" for c in path)
+def temporary_path(place: str, target: str, size: int, note: Callable[[Problem], None]) -> str:
+    """
+    A name beside `target` that nobody else has, where `size` bytes are free; what killed runs left there is removed.
+
+    Raises OutputError, by the name `place`.
+    """
+    directory, name = os.path.split(target)
+    try:
+        _remove_stale(directory, name, note)
+        free = os.statvfs(directory)
+        if free.f_bavail * free.f_frsize < size:
+            message = f"no space: the file needs {size} bytes, {free.f_bavail * free.f_frsize} are free"
+            raise OutputError(Problem("T2T803", message, Location(place), "free some, or choose another place"))
+    except OSError as error:
+        raise output_error(place, error) from None
+    return os.path.join(directory, f".{name}.t2t-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def refuse_bytes(place: str) -> None:
+    """Raises OutputError (T2T802) for a path that UTF-8 cannot hold: its bytes come as halves of surrogate pairs."""
+    if any("\ud800" <= c <= "\udfff" for c in place):
+        message = "the output's path is not UTF-8, which the library that reads it back needs"
+        raise OutputError(Problem("T2T802", message, Location(place), "choose another place"))
 
 
 def output_error(place: str, error: OSError) -> OutputError:
@@ -164,7 +215,8 @@ def output_error(place: str, error: OSError) -> OutputError:
     return OutputError(Problem("T2T802", f"cannot be written: {reason}", Location(place), hint))
 
 
-def _refuse_occupied(place: str, target: str, is_ours: Callable[[str], bool], force: bool) -> None:
+def refuse_occupied(place: str, target: str, is_ours: Callable[[str], bool], force: bool) -> None:
+    """Raises OutputError (T2T801, T2T802) where something stands at `target` that may not be replaced."""
     try:
         mode = os.stat(target).st_mode
         is_file = stat.S_ISREG(mode)
@@ -193,9 +245,19 @@ def _remove_stale(directory: str, name: str, note: Callable[[Problem], None]) ->
         # Another run may be faster, at removing it or at putting its own file in place.
         with suppress(FileNotFoundError):
             if entry.stat(follow_symlinks=False).st_uid == os.getuid():
-                os.unlink(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    remove_directory(entry.path)
+                else:
+                    os.unlink(entry.path)
                 message = f"removed {shown(entry.name)}, left by process {match[1]}, which is gone"
                 note(Problem("T2T806", message, Location(directory), severity="note"))
+
+
+def remove_directory(path: str) -> None:
+    """Removes a directory of files. (shutil.rmtree closes a file twice when a signal comes in between.)"""
+    for name in os.listdir(path):
+        os.unlink(os.path.join(path, name))
+    os.rmdir(path)
 
 
 def _is_alive(pid: int) -> bool:
@@ -208,7 +270,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str) -> None:
     """Makes the rename itself last. The file is in place by now, so a file system that can't do it is no error."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

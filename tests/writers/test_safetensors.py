@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from t2t.execute import Block, Room
 from t2t.problems import OutputError
 from t2t.tensors import DTYPES
-from t2t.writers import WRITERS
+from t2t.writers import Entry
 from t2t.writers import safetensors as writer
-from t2t.writers.safetensors import Entry, is_ours, write
+from t2t.writers.safetensors import write
 from tests.given import OURS, Array, blocks, entries, put
 
 STORABLE = [name for name, dtype in DTYPES.items() if dtype.safetensors]
@@ -61,10 +61,6 @@ ARRAYS: dict[str, Array] = {
     "scalar": np.array(7, np.int64),
     "half": np.arange(3).astype(np.float16),
 }
-
-
-def test_the_table_of_writers_has_it() -> None:
-    assert {"safetensors": write} == WRITERS
 
 
 def test_the_library_reads_what_went_in(tmp_path: Path) -> None:
@@ -186,36 +182,6 @@ def test_a_file_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> None:
     put(place, ARRAYS, force=True)
 
     assert safetensors.numpy.load_file(place).keys() == ARRAYS.keys()
-
-
-def framed(text: bytes) -> bytes:
-    return struct.pack("<Q", len(text)) + text
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (framed(b'{"__metadata__":{"t2t":"1"}}'), True),
-        (framed(b'{"__metadata__":{"t2t":"1"}}') + b"data", True),
-        (framed(b'{"__metadata__":{"format":"pt"}}'), False),
-        (framed(b'{"__metadata__":"t2t"}'), False),
-        (framed(b'{"t2t":{}}'), False),
-        (framed(b'["t2t"]'), False),
-        (framed(b"{" * 50), False),
-        (framed(b'{"a":' * 100_000), False),
-        (framed(b"\xff\xfe\xff"), False),
-        (b"", False),
-        (b"short", False),
-        (struct.pack("<Q", 2**63) + b"{}", False),
-        (struct.pack("<Q", 3) + b"{}", False),
-        (struct.pack("<Q", 0), False),
-    ],
-    ids=lambda value: repr(value)[:30],
-)
-def test_a_file_is_ours_if_its_metadata_says_so(tmp_path: Path, data: bytes, expected: bool) -> None:
-    (tmp_path / "f").write_bytes(data)
-
-    assert is_ours(str(tmp_path / "f")) is expected
 
 
 def test_what_the_format_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
