@@ -83,13 +83,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What `convert` did: the file and its size in bytes, the plan, and the proof (None where nothing was compared)."""
+    """
+    What `convert` did: the file and its size in bytes, the plan, and the proof (None where nothing was compared).
+
+    Of an output in shards the file is their index, and the size that of all files; `shards` counts them.
+    """
 
     path: str
     nbytes: int
     plan: Plan
     comparison: Comparison | None
     unproven: str = ""
+    shards: int = 0
 
 
 # --- the jobs ---
@@ -225,7 +230,7 @@ def convert(
             prove=prove,
             note=options.get("note", silent),
         )
-        return Conversion(written.path, written.nbytes, job.plan, comparison, job.unproven)
+        return Conversion(written.path, written.nbytes, job.plan, comparison, job.unproven, written.shards)
 
 
 def load(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> nn.Module:

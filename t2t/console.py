@@ -115,6 +115,7 @@ class Console:
                 {
                     "output": done.path,
                     "bytes": done.nbytes,
+                    "shards": done.shards,
                     "parameters": len(done.plan.steps),
                     "variables": {"mapped": len(sources), "ignored": dict(ignored)},
                     "proof": _comparison_json(done.comparison) if done.comparison else {"unproven": done.unproven},
@@ -128,7 +129,8 @@ class Console:
         left = "".join(f", {n} ignored: {shown(why)}" for why, n in reasons.items())
         total = len(sources) + len(ignored)
         self._print(f"{_count(total, 'variable')}: {len(sources)} mapped ({elements(sources):,} elements){left}")
-        self._print(_line(f"wrote {done.path} ({_size(done.nbytes)})"))
+        shards = f" and its {_count(done.shards, 'shard')}" if done.shards else ""
+        self._print(_line(f"wrote {done.path}{shards} ({_size(done.nbytes)})"))
         if done.comparison:
             self.comparison(done.comparison)
         else:

@@ -31,10 +31,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the file that one loads (of shards, their index), and the bytes of all files together."""
+    """
+    What was written: the file that one loads (of shards, their index), and the bytes of all files together.
+
+    `shards` is how many files the tensors are in beside the index, 0 where they are in the one that one loads.
+    """
 
     path: str
     nbytes: int
+    shards: int = 0
 
 
 class Writer(Protocol):

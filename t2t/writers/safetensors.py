@@ -105,7 +105,7 @@ def _write_shards(
             place_of = Location(temporaries[index].place)
             raise OutputError(Problem("T2T805", message, place_of, "the disk may be failing"))
         prove(temporaries[index].path)
-    return Written(os.path.join(above, index), sum(sizes.values()))
+    return Written(os.path.join(above, index), sum(sizes.values()), len(sizes) - 1)
 
 
 def _pour(blocks: Callable[[Room], Iterable[Block]], places: Mapping[str, tuple[Temporary, int]]) -> dict[str, int]:
