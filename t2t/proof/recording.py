@@ -268,10 +268,10 @@ def _source_file(module: str) -> str | None:
     """The file that importing the module would run, found without running anything, not even its packages' files."""
     places: Sequence[str] | None = [*sys.path, os.getcwd()]
     found = None
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
+    for part in module.split("."):
         try:
-            found = PathFinder.find_spec(".".join(parts[:end]), places)
+            # By its last name alone: a namespace package asks sys.modules for the package that a dotted name lies in.
+            found = PathFinder.find_spec(part, places)
         except (ImportError, ValueError):
             return None
         if found is None:

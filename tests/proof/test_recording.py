@@ -750,3 +750,19 @@ def test_recordings_need_neither_torch_nor_tensorflow() -> None:
 
 def test_a_reference_is_made_of_what_the_mapping_says(verify_of: VerifyOf, tmp_path: Path) -> None:
     assert verify_of().reference == Reference("g.meta", f"{tmp_path}/g.meta", {"x": "x:0"}, {"y": "y:0"})
+
+
+def test_a_functions_file_is_found_in_packages_with_and_without_an_init_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, regular = tmp_path / "plainpackage" / "below", tmp_path / "regularpackage"
+    plain.mkdir(parents=True)
+    regular.mkdir()
+    (plain / "original.py").write_text("raise SystemExit\n")
+    (regular / "__init__.py").write_text("raise SystemExit\n")
+    (regular / "original.py").write_text("raise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert recording._source_file("plainpackage.below.original") == str(plain / "original.py")
+    assert recording._source_file("regularpackage.original") == str(regular / "original.py")
+    assert recording._source_file("plainpackage.nowhere") is None

@@ -132,7 +132,7 @@ def test_the_library_reads_every_shard_and_the_index_says_which(tmp_path: Path) 
     index = tmp_path / "m.safetensors.index.json"
 
     assert sorted(os.listdir(tmp_path)) == [*(f"m-0000{i}-of-00003.safetensors" for i in (1, 2, 3)), index.name]
-    assert written == Written(str(index), sum(path.stat().st_size for path in tmp_path.iterdir()))
+    assert written == Written(str(index), sum(path.stat().st_size for path in tmp_path.iterdir()), 3)
     assert same(load(index), ARRAYS)
     document = json.loads(index.read_text("utf-8"))
     assert document["metadata"] == {"total_size": sum(array.nbytes for array in ARRAYS.values()), **OURS}
