@@ -12,7 +12,7 @@ neither is in a checkpoint.
 Both normalize a training batch by its biased variance. Into the running variance goes that same one in Keras 3, and in
 Keras 2 and TF1 where the operation is not the fused one (inputs of rank 2 and 3, masks, renorm). n / (n - 1) times it
 goes there in the fused operation, which Keras 2, tf.layers and TF-Slim take for images. `biased` says which of the two;
-it changes nothing in eval(). The fused operation also raises any epsilon below 1.001e-5 to that.
+it changes nothing in eval().
 
 Sources: keras/src/layers/normalization/batch_normalization.py, the same file of tf_keras (its fused variance keeps the
 correction unless `_bessels_correction_test_only` is unset), tf.compat.v1.nn.fused_batch_norm in nn_impl.py.
