@@ -59,7 +59,9 @@ def _attribute(path: str, at: Location | None, allow_import: Sequence[str]) -> o
             file = f" in {found.__file__}" if isinstance(found, ModuleType) and found.__file__ else ""
             message = f"{shown(path)} cannot be found: there is no attribute {shown(attribute)}{file}"
             raise ModuleError(Problem("T2T702", message, at, did_you_mean(attribute, dir(found)))) from None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if not is_theirs(error):
+                raise
             raise failed("T2T701", f"{shown(path)} cannot be imported", error, at) from error
         if isinstance(inner, ModuleType):
             # `allowed.module:os.system` would otherwise lead out of what is allowed.
@@ -88,8 +90,20 @@ def _imported(name: str, path: str, at: Location | None) -> ModuleType:
         message = f"{shown(path)} cannot be imported: there is no module {shown(error.name)}"
         hint = "run t2t in the directory that it can be imported from, or name that directory in PYTHONPATH"
         raise ModuleError(Problem("T2T701", message, at, hint)) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_theirs(error):
+            raise
         raise failed("T2T701", f"{shown(path)} cannot be imported", error, at) from error
+
+
+def is_theirs(error: BaseException) -> bool:
+    """
+    Whether the user's code failed. A SystemExit is no wish of t2t's, a panic of a library in Rust no Exception.
+
+    It is not where somebody interrupts t2t meanwhile, or where t2t itself ends what is under way.
+    """
+    ours = isinstance(error, KeyboardInterrupt) or type(error).__module__.partition(".")[0] == "t2t"
+    return isinstance(error, Exception) or not ours
 
 
 def failed(code: str, subject: str, error: BaseException, at: Location | None, hint: str = "") -> ModuleError:
@@ -101,7 +115,9 @@ def cause(error: BaseException) -> str:
     """`file:line: ValueError: text`, where file:line is the innermost line that is not of a package or of Python."""
     place, text = "", str(error)
     if isinstance(error, SyntaxError):
-        place, text = f"{error.filename}:{error.lineno}: ", error.msg
+        # Of a file with NUL bytes not even the name is told.
+        place, text = "".join(f"{part}:" for part in (error.filename, error.lineno) if part), error.msg
+        place += " " if place else ""
     else:
         for frame, line in traceback.walk_tb(error.__traceback__):
             package = str(frame.f_globals.get("__name__")).partition(".")[0]
@@ -134,13 +150,19 @@ def undisturbed() -> Iterator[None]:
     """
     Run the user's code: what it prints goes to stderr, and the process's state is put back afterwards.
 
-    That is: current directory, warnings filters, generators, torch's default dtype, default device and grad mode.
+    That is: current directory, warnings filters, generators, how numpy takes errors, torch's default dtype, default
+    device and grad mode.
     """
     directory, python, numpy = os.getcwd(), random.getstate(), np.random.get_state()
     dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
     # Asking for the states of CUDA's generators would start CUDA.
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng(devices=cuda):
+    with (
+        warnings.catch_warnings(),
+        np.errstate(),
+        contextlib.redirect_stdout(sys.stderr),
+        torch.random.fork_rng(devices=cuda),
+    ):
         try:
             yield
         finally:
