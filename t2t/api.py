@@ -114,7 +114,7 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> 
     problems: list[Problem] = []
     try:
         read, problems = read_mapping(mapping)
-        if read is None:
+        if read is None or (problems and not read.checkpoint and checkpoint is None):
             return problems
         with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
             found = planning.make(read, opened.inventory, None)[1]
@@ -207,7 +207,7 @@ def convert(
         steps = {step.target: step for step in job.plan.steps}
         entries = [
             Entry(name, planning.stored(steps[name], output.dtype), steps[name].shape, steps[name].rule.tie)
-            for name in job.module.state_dict()
+            for name in job.inventory.parameters
         ]
         for path in shards.places(place, entries, output.shard_size):
             _refuse_own_input(path, job.mapping, job.checkpoint, job.recording_place)

@@ -27,6 +27,9 @@ PROPOSALS = 20
 #: More unused variables are one problem, with its details.
 MAX_UNUSED = 10
 
+#: What to do about a parameter that no row writes.
+UNWRITTEN = "map it, or give it fill or keep"
+
 #: Up to so many readers of one variable, each is held against each; of more, the first two that clash are told.
 MAX_PAIRED = 500
 
@@ -82,6 +85,10 @@ def applied(mapping: MappingFile, checkpoint: CheckpointInventory, module: Modul
         if rule.use is not None:
             uses[rule.use].append(rule)
     lost: set[tuple[Location, str, str, str]] = set()
+    for pattern in mapping.lost.variables:
+        told.update(name for name in known if matches(pattern, name))
+    for pattern in mapping.lost.parameters:
+        told.update(name for name in parameters or () if matches(pattern, name, "."))
     for use, own in uses.items():
         if found := _use_problem(own, known, parameters, len(problems)):
             problems.append(found[0])
@@ -189,6 +196,7 @@ def source_problems(
     problems: list[Problem] = list(applied.problems)
     readers: dict[str, list[Rule]] = defaultdict(list)
     meant: set[str] = set(applied.told)  # a name that a hint proposes is not reported a second time as unused
+    unknown: dict[Location, list[str]] = defaultdict(list)
     others = _other_names(mapping, checkpoint)
     for rule in applied.rules:
         for position, name in enumerate(rule.sources):
@@ -209,9 +217,9 @@ def source_problems(
                 meant.add(other[0])
                 problems.append(Problem("T2T201", message, rule.place("tf"), other[1]))
             else:
-                close = nearest(name, variables) if len(problems) < PROPOSALS else []
-                meant.update(close[:1])
-                problems.append(Problem("T2T201", message, rule.place("tf"), proposing(close)))
+                unknown[rule.place("tf")].append(name)
+    what = ("a variable of the checkpoint", "variables of the checkpoint")
+    problems += _unknown_problems("T2T201", what, unknown, variables, count=len(problems), meant=meant)
     reads = _reads(parts)
     for name, rules in readers.items():
         problems += _reader_problems(variables[name], rules, reads.get(name, []))
@@ -232,6 +240,34 @@ def source_problems(
         problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
     meant.update(name for rule in applied.rules for name in rule.shadowed)
     return [*problems, *_unused_problems(mapping, checkpoint, {*readers, *meant})]
+
+
+def _unknown_problems(
+    code: str,
+    what: tuple[str, str],
+    unknown: Mapping[Location, Sequence[str]],
+    candidates: Mapping[str, object],
+    *,
+    count: int,
+    meant: set[str],
+) -> Iterable[Problem]:
+    """
+    The names that are not among the candidates, by where they stand; those that a hint proposes come into `meant`.
+
+    Many names of one row are one problem: of a row with an index, one line each would bury the others.
+    """
+    for at, names in unknown.items():
+        each = names if len(names) <= MAX_UNUSED else names[:1]
+        for name in each:
+            close = nearest(name, candidates) if count < PROPOSALS else []
+            count += 1
+            meant.update(close[:1])
+            if len(names) > MAX_UNUSED:
+                some = ", ".join(shown(name) for name in names[:3])
+                message = f"{len(names)} names of this row are not {what[1]}: {some}, ..."
+                yield Problem(code, message, at, proposing(close), details=tuple(map(shown, names)))
+            else:
+                yield Problem(code, f"{shown(name)} is not {what[0]}", at, proposing(close))
 
 
 def _unused_problems(mapping: MappingFile, checkpoint: CheckpointInventory, used: set[str]) -> Iterable[Problem]:
@@ -296,6 +332,13 @@ def _reads(parts: Sequence[Part]) -> dict[str, list[tuple[Rule, Box]]]:
 def _reader_problems(ref: TensorRef, rules: Sequence[Rule], reads: Sequence[tuple[Rule, Box]]) -> Iterable[Problem]:
     """Elements that several rules read without saying so, and `reuse` where no other rule reads them."""
     name, everything = shown(ref.name), boxes.whole(ref.shape)
+    if len(rules) > 1 and all(rule is rules[0] for rule in rules):
+        if not rules[0].reuse:
+            message = f"{name} is read {len(rules)} times by this row"
+            yield Problem(
+                "T2T206", message, rules[0].place("tf"), "name it once or, if that is meant, write reuse: true"
+            )
+        return
     if len(rules) == 1:
         if rules[0].reuse and rules[0].use is None:
             message = f"reuse: true, but only this row reads {name}"
@@ -418,15 +461,24 @@ def target_problems(
         return [*problems, Problem("T2T210", message, mapping.map_at, hint, "note")]
     parameters = module.parameters
     meant = set(applied.told)
+    unknown: dict[Location, list[str]] = defaultdict(list)
     for rule in applied.rules:
         for key, name in (("torch", rule.target), ("tie", rule.tie)):
             if name is not None and name not in parameters:
-                close = nearest(name, parameters) if len(problems) < PROPOSALS else []
-                meant.update(close[:1])
-                message = f"{shown(name)} is not a parameter or persistent buffer of the module"
-                problems.append(Problem("T2T202", message, rule.place(key), proposing(close)))
-    for group in _groups(parameters):
-        problems += _group_problems(group, parameters, writers, meant, mapping.map_at)
+                unknown[rule.place(key)].append(name)
+    what = ("a parameter or persistent buffer of the module", "parameters or persistent buffers of the module")
+    problems += _unknown_problems("T2T202", what, unknown, parameters, count=len(problems), meant=meant)
+    grouped = [
+        p for group in _groups(parameters) for p in _group_problems(group, parameters, writers, meant, mapping.map_at)
+    ]
+    unwritten = [problem for problem in grouped if problem.code == "T2T204" and problem.hint == UNWRITTEN]
+    if len(unwritten) > MAX_UNUSED:
+        grouped = [problem for problem in grouped if problem not in unwritten]
+        told = [problem.message.removesuffix(" is written by no row") for problem in unwritten]
+        message = f"{len(told)} parameters are written by no row: {', '.join(told[:3])}, ..."
+        hint = "map them, or give them fill or keep"
+        problems.append(Problem("T2T204", message, mapping.map_at, hint, details=tuple(told)))
+    problems += grouped
     return [*problems, *_written_problems(applied, parameters, parts)]
 
 
@@ -496,7 +548,7 @@ def _group_problems(
             if ref.name in meant:
                 continue
             message = f"{ref.kind} {shown(ref.name)} ({ref.dtype} {list(ref.shape)}) is written by no row"
-            hint = "map it, or give it fill or keep"
+            hint = UNWRITTEN
             if valued:
                 hint = f"it is the same Parameter as {shown(valued[0].target)}: write tie: {shown(valued[0].target)}"
             yield Problem("T2T204", message, map_at, hint)
@@ -520,7 +572,8 @@ def _group_problems(
             yield Problem(
                 "T2T203", message, rule.place("torch"), f"write tie: {shown(first.target)} in one of the rows"
             )
-    if not valued and all(name in writers for name in names):
+    ties = [writers[name].tie for name in names if name in writers]
+    if not valued and all(name in writers for name in names) and all(tie in names for tie in ties):
         rule = writers[names[0]]
         message = f"{shown(names[0])} is tied, and no row gives the Parameter a value"
         yield Problem("T2T204", message, rule.at, "map one of its names")

@@ -119,6 +119,14 @@ def schema() -> dict[str, Any]:
     raise FileNotFoundError("t2t is installed without schemas/mapping.schema.json")
 
 
+def number(text: str) -> float | int | None:
+    """The number that this text is in a mapping; None where it is none, or is out of range."""
+    if _INTEGER.fullmatch(text) and len(text) <= 20:
+        return int(text)
+    value = float(text) if _FLOAT.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
 def _text(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise _Stop("T2T110", f"the file is larger than {MAX_BYTES} bytes, the most that a mapping has")

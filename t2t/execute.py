@@ -19,7 +19,7 @@ from t2t.checkpoints import Checkpoint
 from t2t.coverage import Part
 from t2t.names import shown
 from t2t.plan import Plan, Step, stored
-from t2t.problems import MappingError, Problem, in_file_order
+from t2t.problems import Location, MappingError, Problem, in_file_order
 from t2t.rows import Rule
 from t2t.tensors import DTYPES, TensorRef
 
@@ -116,7 +116,7 @@ def blocks(
                 rule = next(part.rule for step in steps for part in step.parts for r in part.reads if r.ref == ref)
                 problems += _finite_problems(source, rule, "tf", shown(ref.name))
         for step in steps:
-            value, found = _value(step, sources, dtype, allow_nonfinite=allow_nonfinite)
+            value, found = _value(step, sources, dtype, plan.mapping.output.dtype_at, allow_nonfinite=allow_nonfinite)
             problems += found
             if not problems:
                 yield from _blocks(step, value, dtype, room, names[step.target])
@@ -129,7 +129,9 @@ def blocks(
         origin = f"{'its value' if rule.keep else 'its fill'} ({step.dtype})"
         if not allow_nonfinite:
             problems += _finite_problems(value, rule, "keep", f"{shown(step.target)}, as it was built,")
-        problems += _cast_problems(value, [step.dtype, stored(step, dtype)], rule, origin)
+        at = plan.mapping.output.dtype_at or rule.place("fill")
+        dtypes = [step.dtype, stored(step, dtype)]
+        problems += _cast_problems(value, dtypes, rule, origin, at=at, finite=not allow_nonfinite)
     if problems:
         raise MappingError(in_file_order(problems))
     for step, value in given:
@@ -175,7 +177,7 @@ def _room(refs: Sequence[TensorRef]) -> int:
 
 
 def _value(
-    step: Step, sources: Mapping[str, Array], dtype: str | None, *, allow_nonfinite: bool
+    step: Step, sources: Mapping[str, Array], dtype: str | None, dtype_at: Location | None, *, allow_nonfinite: bool
 ) -> tuple[Array, list[Problem]]:
     """What the step's target gets: a view where one variable gives it, in the target's order of elements."""
     problems: list[Problem] = []
@@ -184,7 +186,8 @@ def _value(
         if not part.reads:
             values.append(np.broadcast_to(np.asarray(part.rule.fill).astype(_numpy(part.dtype)), part.shape))
             continue
-        value, found = _part_value(part, sources, stored(step, dtype), allow_nonfinite=allow_nonfinite)
+        final = stored(step, dtype)
+        value, found = _part_value(part, sources, final, dtype_at, allow_nonfinite=allow_nonfinite)
         problems += found
         values.append(value)
     if len(values) == 1 and step.parts[0].into is None:
@@ -199,9 +202,9 @@ def _value(
 
 
 def _part_value(
-    part: Part, sources: Mapping[str, Array], final: str, *, allow_nonfinite: bool
+    part: Part, sources: Mapping[str, Array], final: str, final_at: Location | None, *, allow_nonfinite: bool
 ) -> tuple[Array, list[Problem]]:
-    """What one part writes, and what of it would be lost. `final` is the dtype that it is stored in at last."""
+    """What one part writes, and what of it would be lost. `final` is the dtype that the file at last stores it in."""
     rule, refs = part.rule, [read.ref for read in part.reads]
     pieces = [sources[read.ref.name][tuple(slice(start, stop) for start, stop in read.box)] for read in part.reads]
     joined = pieces[0]
@@ -211,7 +214,9 @@ def _part_value(
     origin = (
         f"{shown(refs[0].name)} ({refs[0].dtype})" if len(refs) == 1 else f"{len(refs)} variables ({refs[0].dtype})"
     )
-    problems = _cast_problems(joined, [part.dtype, final], rule, origin)
+    problems = _cast_problems(joined, [part.dtype], rule, origin, finite=not allow_nonfinite)
+    if not problems and final != part.dtype:
+        problems = _cast_problems(joined, [part.dtype, final], rule, origin, at=final_at, finite=not allow_nonfinite)
     first, *more = part.transforms
     if rule.scale is not None or rule.add is not None:
         key = "scale" if rule.scale is not None else "add"
@@ -255,7 +260,7 @@ def _computed(elements: Array, part: Part) -> Array:
 def _given(step: Step, built: Mapping[str, Array]) -> Array:
     """What the step's parameter gets where no variable gives it: a view of the step's shape."""
     if step.parts[0].into is not None:
-        return _value(step, {}, None, allow_nonfinite=True)[0]
+        return _value(step, {}, None, None, allow_nonfinite=True)[0]
     value = built[step.target] if step.rule.keep else np.asarray(step.rule.fill).astype(_numpy(step.dtype))
     return np.broadcast_to(value, step.shape)
 
@@ -352,17 +357,20 @@ def _finite_problems(values: Array, rule: Rule, key: str, subject: str) -> list[
     return [Problem("T2T403", message, rule.place(key), "if that is meant, give --allow-nonfinite")]
 
 
-def _cast_problems(values: Array, dtypes: Sequence[str], rule: Rule, origin: str) -> list[Problem]:
+def _cast_problems(
+    values: Array, dtypes: Sequence[str], rule: Rule, origin: str, *, at: Location | None = None, finite: bool = True
+) -> list[Problem]:
     """
     Values that a cast to these dtypes, one after the other, loses: a float that overflows, an integer that wraps, what
     a bool or an integer cannot hold.
 
-    Rounding to a narrower float is what a cast is for. `origin` says in the message whose values they are.
+    Rounding to a narrower float is what a cast is for. `origin` says in the message whose values they are, `at` where
+    the cast is asked for, if not in the row. With `finite`, NaN and Inf are somebody else's business.
     """
     if all(_numpy(name) == values.dtype for name in dtypes):
         return []
     lost = 0
-    largest = 0.0
+    largest: Any = 0
     for chunk in _chunks(values):
         with np.errstate(all="ignore"):
             cast = chunk
@@ -373,13 +381,18 @@ def _cast_problems(values: Array, dtypes: Sequence[str], rule: Rule, origin: str
             else:
                 # -1 wraps to the largest unsigned integer and back: the sign tells.
                 bad = (cast.astype(chunk.dtype) != chunk) | ((cast < 0) != (chunk < 0))
+                if finite and DTYPES[chunk.dtype.name].kind in {"float", "complex"}:
+                    bad &= np.isfinite(chunk)
         if bad.any():
             lost += int(bad.sum())
-            largest = float(np.maximum(largest, np.abs(chunk[bad].astype(np.complex128)).max()))
+            worst = chunk[bad][np.abs(chunk[bad].astype(np.complex128)).argmax()].item()
+            worst = abs(worst) if isinstance(worst, complex) else worst
+            largest = largest if abs(worst) < abs(largest) else worst
     if not lost:
         return []
+    figure = f"{largest:.6g}" if not isinstance(largest, bool) else str(largest)
     message = (
         f"{shown(rule.target)}: {dtypes[-1]} cannot hold {lost} of {values.size} values of {origin}, "
-        f"the largest is {largest:.6g}"
+        f"the largest is {figure}"
     )
-    return [Problem("T2T402", message, rule.place("dtype"), "choose a wider dtype")]
+    return [Problem("T2T402", message, at or rule.place("dtype"), "choose a wider dtype")]

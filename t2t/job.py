@@ -93,18 +93,20 @@ class Job:
         inventory: ModuleInventory | None = None
         opened: Checkpoint | None = None
         try:
-            opened = checkpoints.open(
-                checkpoint_path(read, path_option(options, "checkpoint")),
-                checksums=options.get("checksums", True),
-                reader=options.get("reader", "t2t"),
-                names=read.names,
-            )
+            # Where the mapping's own source has a problem, that one is told and enough.
+            if read.checkpoint or path_option(options, "checkpoint") or not errors:
+                opened = checkpoints.open(
+                    checkpoint_path(read, path_option(options, "checkpoint")),
+                    checksums=options.get("checksums", True),
+                    reader=options.get("reader", "t2t"),
+                    names=read.names,
+                )
         except CheckpointError as error:
             failures.append(error)
         try:
-            if not any(problem.at == read.model_at for problem in problems):
+            if not any(problem.at == read.model_at for problem in problems) and read.arguments is not None:
                 self.module = module if module is not None else self._build(read)
-                inventory = modules.inventory(self.module, read.model_at)
+                inventory = self.inventory = modules.inventory(self.module, read.model_at)
                 errors += unmet(self.module, read.require)
         except T2TError as error:
             failures.append(error)
@@ -135,12 +137,13 @@ class Job:
         """The module, without its weights unless a row keeps a parameter as it was built."""
         from t2t import module as modules
 
+        assert read.arguments is not None
         for path in (read.model, *_imports(read.arguments)):
             self.note(Problem("T2T700", f"importing {shown(path)}", severity="note"))
         kept = {rule.target for rule in read.rules if rule.keep}
 
         def build(weights: bool) -> nn.Module:
-            arguments, allowed = read.arguments, self.options.get("allow_import", ())
+            arguments, allowed = read.arguments or {}, self.options.get("allow_import", ())
             built = modules.build(read.model, arguments, at=read.model_at, allow_import=allowed, weights=weights)
             for problem in built.notes:
                 self.note(problem)

@@ -18,7 +18,7 @@ from t2t import rows, verification
 from t2t.boxes import Bounds
 from t2t.document import Document
 from t2t.problems import Location, Problem, in_file_order
-from t2t.rows import Rule
+from t2t.rows import Lost, Rule
 from t2t.verification import Verify, resolved
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -59,19 +59,24 @@ class Output:
     """
     The file to write: its path ("" for the default), its format, the dtype of its floating tensors.
 
-    `shard_size` is the most bytes of tensors that one file may hold, None for one file whatever its size.
+    `shard_size` is the most bytes of tensors that one file may hold, None for one file whatever its size. `dtype_at` is
+    where the dtype stands.
     """
 
     path: str = ""
     format: str = "safetensors"
     dtype: str | None = None
     shard_size: int | None = None
+    dtype_at: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
     """
     One mapping file. Paths are resolved against the file's directory; `digest` is the sha256 (hex) of its bytes.
+
+    `arguments` is None where something is wrong with them: the model is not built with others. `lost` are names that
+    rows with a problem may have meant.
 
     `names` says what the variables go by in it: their keys in the checkpoint, or what they were called in their model.
     `select` is what is added to the name of each variable that a row reads.
@@ -81,13 +86,14 @@ class Mapping:
     digest: str
     model: str
     model_at: Location
-    arguments: Dict[str, Any]
+    arguments: Dict[str, Any] | None
     checkpoint: str
     names: Literal["key", "full_name"]
     select: str
     dtype: str | None
     map_at: Location
     rules: tuple[Rule, ...]
+    lost: Lost
     ignore: tuple[Ignore, ...]
     drop: tuple[Drop, ...]
     require: tuple[Require, ...]
@@ -108,7 +114,7 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
         return None, problems
     source, output = _section(tree, "source"), _section(tree, "output")
     select = source["select"] if isinstance(source.get("select"), str) else ""
-    rules, letters, row_problems = rows.read(document, select)
+    rules, lost, letters, row_problems = rows.read(document, select)
     ignore, ignore_problems = _ignore(document)
     drop, drop_problems = _drop(document, letters)
     problems += [*row_problems, *ignore_problems, *drop_problems, *letters.unused()]
@@ -124,19 +130,24 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
         digest=hashlib.sha256(data).hexdigest(),
         model=str(tree.get("model", "")),
         model_at=document.at("model"),
-        arguments=_section(tree, "with"),
+        arguments=_section(tree, "with") if ("with",) not in document.spoilt else None,
         checkpoint=resolved(path, source.get("checkpoint")),
         names="full_name" if source.get("names") == "full_name" else "key",
         select=select,
         dtype=tree.get("dtype") if ("dtype",) not in document.spoilt else None,
         map_at=document.at_key("map"),
         rules=tuple(rules),
+        lost=lost,
         ignore=tuple(ignore),
         drop=tuple(drop),
         require=tuple(_require(document)),
         verify=verify,
         output=Output(
-            resolved(path, output.get("file")), output.get("format", "safetensors"), output.get("dtype"), shard_size
+            resolved(path, output.get("file")),
+            output.get("format", "safetensors"),
+            output.get("dtype"),
+            shard_size,
+            document.at("output", "dtype") if "dtype" in output else None,
         ),
     )
     return mapping, in_file_order(problems)

@@ -76,7 +76,8 @@ class Index:
             total += coefficient * value
         if total < 0:
             given = ", ".join(f"{letter} = {values[letter]}" for _, letter in self.terms if letter)
-            raise TemplateError(f"<{self.text}> is {total} where {given}", "an index is 0 or more")
+            where = f" where {given}" if given else ""
+            raise TemplateError(f"<{self.text}> is {total}{where}", "an index is 0 or more")
         if self.unique:
             return f"_{total:0{self.pad}d}" if total else ""
         return f"{total:0{self.pad}d}"

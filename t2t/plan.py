@@ -129,7 +129,7 @@ def _otherwise_problems(rules: Sequence[Rule], checkpoint: CheckpointInventory) 
     for rule in rules:
         for name in rule.sources:
             recipe = rule.use[3] if rule.use else ""
-            if name in special and not (recipe and recipe in otherwise.RECIPES.values()):
+            if name in special and recipe not in otherwise.RECIPES.values():
                 yield replace(special.pop(name), at=rule.place("tf"))
 
 
@@ -251,7 +251,7 @@ def _transforms(
     if target is not None and output != wanted:
         text = f"{name} {list(shape)}"
         if rule.axes:
-            text = f"axes '{notation.shown_steps(rule.axes)}' turn {text} into {_named(rule.axes[-1], output)}"
+            text = f"axes '{shown(notation.shown_steps(rule.axes))}' turn {text} into {_named(rule.axes[-1], output)}"
         its = f"the parameter's {boxes.text(into, target.shape)}" if into is not None else "the parameter"
         raise AxesError("T2T304", f"{text}, but {its} is {list(wanted)}")
     return transforms

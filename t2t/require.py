@@ -8,7 +8,7 @@ mapping what the twin must have, so that a reviewer reads it and a changed defau
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from t2t.mapping import Require
 from t2t.names import did_you_mean, matches, nearest, proposing, shown
 from t2t.problems import Problem
+from t2t.usercode import cause, undisturbed
 
 _MISSING = object()
 
@@ -25,15 +26,19 @@ def unmet(module: nn.Module, requires: Sequence[Require]) -> list[Problem]:
     """Every attribute that differs (T2T505), and every pattern that matches no module (T2T208)."""
     parts = dict(module.named_modules())
     problems: list[Problem] = []
-    for require in requires:
-        names = [name for name in parts if matches(require.pattern, name, ".")]
-        if not names:
-            message = f"require pattern {shown(require.pattern)} matches no module"
-            hint = proposing(nearest(require.pattern, parts, 1)) or "remove it: it is stale"
-            problems.append(Problem("T2T208", message, require.at, hint))
-        for name in names:
-            problems += _differences(name, parts[name], require)
+    with undisturbed():
+        for require in requires:
+            problems += _unmet(parts, require)
     return problems
+
+
+def _unmet(parts: Mapping[str, nn.Module], require: Require) -> list[Problem]:
+    names = [name for name in parts if matches(require.pattern, name, ".")]
+    if not names:
+        message = f"require pattern {shown(require.pattern)} matches no module"
+        hint = proposing(nearest(require.pattern, parts, 1)) or "remove it: it is stale"
+        return [Problem("T2T208", message, require.at, hint)]
+    return [problem for name in names for problem in _differences(name, parts[name], require)]
 
 
 def _differences(name: str, part: nn.Module, require: Require) -> Iterator[Problem]:
@@ -47,10 +52,15 @@ def _differences(name: str, part: nn.Module, require: Require) -> Iterator[Probl
                 yield Problem("T2T505", message, at, "build it so, or change the requirement")
             continue
         found: Any = part
-        for word in attribute.split("."):
-            found = getattr(found, word, _MISSING)
-            if found is _MISSING:
-                break
+        try:
+            for word in attribute.split("."):
+                found = getattr(found, word, _MISSING)
+                if found is _MISSING:
+                    break
+        except Exception as error:  # noqa: BLE001 - a property runs the model's code
+            message = f"{subject}.{attribute} cannot be read: {cause(error)}"
+            yield Problem("T2T505", message, at, "require an attribute that can be read")
+            continue
         if found is _MISSING:
             known = [word for word in dir(part) if not word.startswith("_")]
             message = f"{subject} ({type(part).__name__}) has no attribute {shown(attribute)}"

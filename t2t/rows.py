@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ MAX_RULES = 200_000
 
 #: How deep recipes may use recipes.
 MAX_DEPTH = 4
+
+_PLACEHOLDER = re.compile(r"<[^<>]*>?")
 
 _NO_NAME = Template(())
 
@@ -122,6 +125,16 @@ class _Row:
         """The letters that tell its rules apart: those that are not only in names of variables."""
         others = [self.torch, *self.slice, *self.into, *([self.tie] if self.tie else [])]
         return set().union(*(name.letters for name in others))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """
+    The names that rows without a rule may have meant, as globs: what is wrong with those rows is told, and enough.
+    """
+
+    variables: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 class Letters:
@@ -263,15 +276,19 @@ def _value(value: Any) -> Value:
     return value
 
 
-def read(document: Document, select: str = "") -> tuple[list[Rule], Letters, list[Problem]]:
-    """The rules that the document's rows stand for, the letters of `for`, and what is wrong with either."""
+def read(document: Document, select: str = "") -> tuple[list[Rule], Lost, Letters, list[Problem]]:
+    """
+    The rules that the document's rows stand for, the names of those that have none, the letters of `for`, and what is
+    wrong with any of them.
+    """
     letters = Letters(document)
     reader = _Reader(document, letters, select)
     rules: list[Rule] = []
     for index, row in enumerate(document.tree["map"]):
         rules += reader.rules(row, ("map", index), MAX_RULES - len(rules))
     reader.check_recipes_used()
-    return rules, letters, [*letters.problems, *reader.problems]
+    lost = Lost(tuple(dict.fromkeys(reader.lost_variables)), tuple(dict.fromkeys(reader.lost_parameters)))
+    return rules, lost, letters, [*letters.problems, *reader.problems]
 
 
 def named_slices(
@@ -334,6 +351,8 @@ class _Reader:
         self.letters = letters
         self.select = select
         self.problems: list[Problem] = []
+        self.lost_variables: list[str] = []
+        self.lost_parameters: list[str] = []
         own = document.tree.get("recipes", {})
         self._own: dict[str, Any] = own if isinstance(own, dict) else {}
         self._recipes: dict[str, list[_Row]] = {}
@@ -354,12 +373,29 @@ class _Reader:
     def rules(self, row: Any, path: TreePath, room: int) -> list[Rule]:
         """The rules of one row of `map`, at most `room` of them."""
         read = self._row(row, path, self.document)
-        if read is None:
-            return []
         made: list[Rule] = []
-        for inlined in self._inlined(read, ()):
-            made += self._expanded(inlined, room - len(made))
+        is_lost = read is None
+        for inlined in self._inlined(read, ()) if read else ():
+            before = len(self.problems)
+            found = list(self._expanded(inlined, room - len(made)))
+            is_lost |= len(self.problems) > before
+            made += found
+        if is_lost or not made:
+            self._lose(row)
         return made
+
+    def _lose(self, row: Any) -> None:
+        """Notes what a row may have meant that has no rules, or not all of them."""
+        if not isinstance(row, dict):
+            return
+        below = ("/**", ".**") if "use" in row else ("", "")
+        names = row.get("tf", [])
+        names = [name for name in (names if isinstance(names, list) else [names]) if isinstance(name, str)]
+        self.lost_variables += [_PLACEHOLDER.sub("*", name) + self.select + below[0] for name in names]
+        self.lost_variables += [_PLACEHOLDER.sub("*", name) for name in names if self.select]
+        for key in ("torch", "tie"):
+            if isinstance(row.get(key), str):
+                self.lost_parameters.append(_PLACEHOLDER.sub("*", row[key]) + below[1])
 
     # --- reading ---
 
@@ -389,6 +425,10 @@ class _Reader:
         more: dict[str, Any] = {}
         if not is_spoilt:
             made, more = self._keys(row, made)
+        elif "use" in row:
+            return None
+        if any(problem.code == "T2T111" for problem in self.problems[before:]):
+            return None
         whole = not is_spoilt and len(self.problems) == before
         return _Row(replace(made, is_whole=whole), tuple(tf), torch, tie, **more)
 
@@ -403,9 +443,7 @@ class _Reader:
         add, scale = row.get("add"), row.get("scale")
         entries: dict[str, dict[str, float | Template]] = {}
         for axis, given in add.items() if isinstance(add, dict) else ():
-            entries[axis] = {
-                k: self._template(v, made.place("add")) if isinstance(v, str) else v for k, v in given.items()
-            }
+            entries[axis] = {k: self._number_at(v, made, "add") for k, v in given.items()}
             known = order[axis].after if axis in order else ""
             for entry in given:
                 if entry not in known or not known:
@@ -437,11 +475,22 @@ class _Reader:
             "slice": tuple(self._template(text, made.place("slice")) for text in row.get("slice", ())),
             "into": tuple(self._template(text, made.place("into")) for text in row.get("into", ())),
             "add": entries,
-            "scale": self._template(scale, made.place("scale")) if isinstance(scale, str) else None,
+            "scale": self._number_at(scale, made, "scale") if isinstance(scale, str) else None,
             "recipe": row.get("use"),
             "values": values,
             "is_selecting": row.get("select") != "none",
         }
+
+    def _number_at(self, value: float | str, made: Rule, key: str) -> Any:
+        """A number, or the template of one; what is neither is told."""
+        if not isinstance(value, str):
+            return value
+        read = self._template(value, made.place(key))
+        if not read.letters:
+            message = f"{key}: '{shown(value)}' is not a number"
+            self._tell("T2T106", message, made.place(key), "write a number, or in a recipe the letter of one: <forget>")
+            return Template(("1",))  # the row is not converted by it
+        return read
 
     def _axes(self, row: Mapping[str, Any], made: Rule) -> tuple[Axes, ...]:
         try:
@@ -630,7 +679,7 @@ class _Reader:
             try:
                 yield self._filled(row, values, joined)
             except TemplateError as error:
-                self._tell("T2T111", error.cause, row.made.place("tf" if row.tf else "torch"), error.hint)
+                self._tell("T2T111", error.cause, self._place_of_error(row, values), error.hint)
                 return
             except BoundsError as error:
                 key = "into" if row.into and not row.slice else "slice"
@@ -671,11 +720,32 @@ class _Reader:
 
     @staticmethod
     def _number(value: float | Template, values: Mapping[str, Value]) -> float:
-        text = value.filled(values) if isinstance(value, Template) else value
-        try:
-            return float(text)
-        except ValueError:
-            raise TemplateError(f"'{shown(str(text))}' is not a number", "an add or a scale is a number") from None
+        if not isinstance(value, Template):
+            return value
+        text = value.filled(values)
+        number = yaml_text.number(text)
+        if number is None:
+            raise TemplateError(f"'{shown(text)}' is not a number", "an add or a scale is a number")
+        return number
+
+    def _place_of_error(self, row: _Row, values: Mapping[str, Value]) -> Location:
+        """Where the row has what cannot be filled with these values."""
+        numbers = [v for e in row.add.values() for v in e.values() if isinstance(v, Template)]
+        keyed = (
+            ("torch", [row.torch]),
+            ("slice", row.slice),
+            ("into", row.into),
+            ("tie", [row.tie] if row.tie else []),
+        )
+        for key, names in (*keyed, ("with", [*numbers, *([row.scale] if row.scale else [])])):
+            for name in names:
+                try:
+                    text = name.filled(values)
+                except (TemplateError, KeyError):
+                    return row.made.place(key)
+                if key == "with" and yaml_text.number(text) is None:
+                    return row.made.place(key)
+        return row.made.place("tf")
 
     @staticmethod
     def _place_of(letter: str, row: _Row) -> Location:

@@ -655,7 +655,7 @@ def casts_that_lose(folder: Path) -> None:
     lost = "cannot hold {} of {} values of v ({}), the largest is {}; choose a wider dtype"
     cases: list[tuple[np.ndarray[Any, Any], str, str]] = [
         (np.array([1, 1e5]), "float16", "T2T402 p: float16 " + lost.format(1, 2, "float64", "100000")),
-        (np.array([1e39, 1, -1e300]), "float32", "T2T402 p: float32 " + lost.format(2, 3, "float64", "1e+300")),
+        (np.array([1e39, 1, -1e300]), "float32", "T2T402 p: float32 " + lost.format(2, 3, "float64", "-1e+300")),
         (np.array([1, 2**31, 0]), "int32", "T2T402 p: int32 " + lost.format(1, 3, "int64", "2.14748e+09")),
         (np.array([300, 1], np.int32), "uint8", "T2T402 p: uint8 " + lost.format(1, 2, "int32", "300")),
         (np.array([2, 1], np.int32), "bool", "T2T402 p: bool " + lost.format(1, 2, "int32", "2")),

@@ -289,7 +289,7 @@ def test_a_part_that_the_schema_refuses_is_left_out() -> None:
     made, problems = mapping.read(text.encode(), "m.yaml")
 
     assert made is not None
-    assert (made.dtype, made.verify, made.arguments, made.output) == (None, None, {}, Output())
+    assert (made.dtype, made.verify, made.arguments, made.output) == (None, None, None, Output())
     assert [entry.pattern for entry in made.ignore] == ["a"]
     assert [problem.at.line for problem in problems if problem.at] == [6, 7, 7, 8, 8, 9, 10]
 

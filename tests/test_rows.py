@@ -303,7 +303,7 @@ FINE = "map:\n- {tf: a, torch: b}\n"
         ),
         (
             "map: [{tf: c, torch: r, use: tf1.lstm_cell, with: {suffix: l0, x: 3, forget: much}}]",
-            ["4:12: T2T111 'much' is not a number; an add or a scale is a number"],
+            ["4:7: T2T111 'much' is not a number; an add or a scale is a number"],
         ),
         # rows
         (
@@ -346,6 +346,11 @@ FINE = "map:\n- {tf: a, torch: b}\n"
             "map: [{tf: a, torch: b, slice: ['4:x']}]",
             ["4:32: T2T307 slice '4:x' is not start:stop; for example ['0:4']"],
         ),
+        (
+            "map: [{tf: a, torch: b, scale: 1_0}]",
+            ["4:32: T2T106 scale: '1_0' is not a number; write a number, or in a recipe the letter of one: <forget>"],
+        ),
+        ("map: [{tf: a, torch: 'b<-1>'}]", ["4:22: T2T111 <-1> is -1; an index is 0 or more"]),
         ("map: [{tf: '', torch: b}]", ["4:12: T2T106 tf: expected some text, got ''"]),
         (
             FINE + "output: {format: pt, shard_size: 5 GB}",

@@ -33,7 +33,7 @@ OPTIONS = (
 CUDNN = {"CuDNNLSTM": ("LSTM", 4), "CuDNNGRU": ("GRU", 3)}
 
 #: The recipes that know what is special about a layer which is found by its shapes.
-RECIPES = {"GRU": "gru.reset_before", "CuDNNLSTM": "cudnn.lstm", "CuDNNGRU": ""}
+RECIPES = {"GRU": "gru.reset_before", "CuDNNLSTM": "cudnn.lstm", "CuDNNGRU": "cudnn.gru"}
 
 
 def cudnn(name: str, kind: str) -> Problem:
@@ -42,9 +42,7 @@ def cudnn(name: str, kind: str) -> Problem:
     message = (
         f"{name} is a {kind}, whose bias is torch's bias_ih and then bias_hh: {2 * gates} parts, where Keras' {plain}"
     )
-    hint = "split the bias, and look up the order of the gates"
-    if RECIPES[kind]:
-        hint = f"map it with the recipe {RECIPES[kind]}"
+    hint = f"map it with the recipe {RECIPES[kind]}"
     return Problem("T2T615", f"{message} has others", None, hint, "warning")
 
 
