@@ -176,8 +176,12 @@ class Axes:
         for axis in flip:
             if axis not in range(len(self.left)) if isinstance(axis, int) else axis not in names:
                 raise AxesError("T2T309", f"flip names {axis}, which axes '{self}' don't have")
-            turned = self.left[axis] if isinstance(axis, int) else (axis,)
-            flips ^= {names.index(name) for name in turned}
+            turned = {names.index(name) for name in (self.left[axis] if isinstance(axis, int) else (axis,))}
+            if not turned:
+                raise AxesError("T2T309", f"flip names axis {axis}, which is 1 in axes '{self}'", "remove it")
+            if flips & turned:
+                raise AxesError("T2T309", f"flip turns {names[min(flips & turned)]} round twice", "name it once")
+            flips |= turned
         orders: dict[int, tuple[int, ...]] = {}
         for name, given in (order or {}).items():
             if name not in names:
@@ -215,6 +219,9 @@ def resolve(
     Raises AxesError.
     """
     if not steps:
+        if order or any(isinstance(axis, str) for axis in flip):
+            key, name = ("order", next(iter(order))) if order else ("flip", next(a for a in flip if isinstance(a, str)))
+            raise AxesError("T2T309", f"{key} names {name}, but the row has no axes", f"write axes: {name} -> {name}")
         names = tuple((f"a{axis}",) for axis in range(len(shape)))
         return (Axes(names, names).resolve(shape, {}, flip, order),)
     first, *more = steps

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from t2t import boxes
 from t2t.axes import Transform
-from t2t.boxes import BoundsError, Box
+from t2t.boxes import BoundsError, Box, TooManyError
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import VALUE_SUFFIX, matches, nearest, proposing, shown
 from t2t.problems import Location, Problem
@@ -30,8 +30,8 @@ MAX_UNUSED = 10
 #: What to do about a parameter that no row writes.
 UNWRITTEN = "map it, or give it fill or keep"
 
-#: Up to so many readers of one variable, each is held against each; of more, the first two that clash are told.
-MAX_PAIRED = 500
+#: What tells apart the uses of recipes, see Rule.
+Use = tuple[Location, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,18 @@ def applied(mapping: MappingFile, checkpoint: CheckpointInventory, module: Modul
     rules: list[Rule] = []
     problems: list[Problem] = []
     told: set[str] = set()
-    uses: dict[tuple[Location, str, str, str], list[Rule]] = defaultdict(list)
+    uses: dict[Use, list[Rule]] = defaultdict(list)
     for rule in mapping.rules:
         if rule.use is not None:
             uses[rule.use].append(rule)
-    lost: set[tuple[Location, str, str, str]] = set()
+    lost: set[Use] = set()
     for pattern in mapping.lost.variables:
         told.update(name for name in known if matches(pattern, name))
     for pattern in mapping.lost.parameters:
         told.update(name for name in parameters or () if matches(pattern, name, "."))
+    folders = _Folders(known, parameters or {})
     for use, own in uses.items():
-        if found := _use_problem(own, known, parameters, len(problems)):
+        if found := _use_problem(own, known, parameters, folders if len(problems) < PROPOSALS else None):
             problems.append(found[0])
             told.update(name for name in (*known, *(parameters or ())) if found[1] and name.startswith(found[1]))
             lost.add(use)
@@ -109,56 +110,76 @@ def applied(mapping: MappingFile, checkpoint: CheckpointInventory, module: Modul
                 rules.append(rule)
         elif has_source and rule.target in parameters:
             rules.append(rule)
+        elif any(raw in known and name not in known for raw, name in zip(rule.shadowed, rule.sources, strict=False)):
+            rules.append(rule)  # an average that is missing is never a reason to leave out the plain variable
         elif not (has_none and rule.target not in parameters):
-            problems.append(_one_side_problem(rule, rule.target in parameters))
+            problems.append(_one_side_problem(rule, known, rule.target in parameters))
             told.update((rule.target, *rule.sources))
     return Applied(tuple(rules), tuple(problems), frozenset(told))
 
 
+class _Folders:
+    """What could stand before the names of a recipe: the folders of variables, the modules of parameters."""
+
+    def __init__(self, variables: set[str], parameters: Mapping[str, object]) -> None:
+        above = {name.rpartition("/")[0] for name in variables}
+        self.variables = (above | {name.rpartition("/")[0] for name in above}) - {""}
+        self.parameters = {name.rpartition(".")[0] for name in parameters} - {""}
+
+
 def _use_problem(
-    rules: Sequence[Rule], known: set[str], parameters: Mapping[str, ParameterRef] | None, count: int
+    rules: Sequence[Rule], known: set[str], parameters: Mapping[str, ParameterRef] | None, folders: _Folders | None
 ) -> tuple[Problem, str] | None:
     """
     What is wrong with one use of a recipe as a whole: a side, or both, that has none of its names; and what the names
-    begin with that a hint proposes.
+    begin with that a hint proposes. Without `folders` none is proposed.
     """
     assert rules[0].use is not None
     _, tf, torch, recipe = rules[0].use
     reading = [rule for rule in rules if rule.sources]
-    has_source = any(name in known for rule in reading for name in rule.sources)
+    has_source = not reading or any(name in known for rule in reading for name in rule.sources)
     has_target = parameters is None or any(rule.target in parameters for rule in rules)
     if has_source and has_target:
         return None
     if parameters is None and all(rule.optional for rule in reading):
         return None  # they may be missing on both sides
-    below = {name.rpartition("/")[0] for name in known} | {name.rpartition("/")[0].rpartition("/")[0] for name in known}
+    at = rules[0].place("tf")
+    wanted = ", ".join(shown(name) for name in [name for rule in reading for name in rule.sources][:3])
+    close = [name for name in nearest(tf, folders.variables, 4) if name != tf][:3] if folders else []
+    hint = proposing(close)
+    if there := sorted(name for name in known if name.startswith(f"{tf}/") and "/" not in name[len(tf) + 1 :]):
+        hint = f"what is there: {', '.join(shown(name) for name in there[:4])}"
+        close = [tf]
+    begins = f"{close[0]}/" if close else ""
+    if not has_source and any(name in known for rule in reading for name in rule.shadowed):
+        message = f"source.select reads {wanted}, none of which is a variable of the checkpoint"
+        return Problem("T2T214", message, at, "write select: none on the row, if the plain variables are meant"), begins
     if not has_source and not has_target:
         message = f"recipe {shown(recipe)} applies no row: the checkpoint has none of its variables under {_under(tf)}"
         message += f", the module none of its parameters under {_under(torch)}"
-        close = nearest(tf, below) if count < PROPOSALS else []
-        return Problem("T2T215", message, rules[0].place("tf"), proposing(close)), f"{close[0]}/" if close else ""
-    wanted = ", ".join(shown(name) for name in [s for rule in reading for s in rule.sources][:3])
+        return Problem("T2T215", message, at, hint), begins
     if not has_source:
         message = f"the checkpoint has none of the variables of recipe {shown(recipe)} under {_under(tf)}: {wanted}"
-        close = nearest(tf, below) if count < PROPOSALS else []
-        return Problem("T2T201", message, rules[0].place("tf"), proposing(close)), f"{close[0]}/" if close else ""
+        return Problem("T2T201", message, at, hint), begins
     wanted = ", ".join(shown(rule.target) for rule in rules[:3])
     message = f"the module has none of the parameters of recipe {shown(recipe)} under {_under(torch)}: {wanted}"
-    assert parameters is not None
-    modules = {name.rpartition(".")[0] for name in parameters}
-    close = nearest(torch, modules) if count < PROPOSALS else []
-    return Problem("T2T202", message, rules[0].place("torch"), proposing(close)), f"{close[0]}." if close else ""
+    close = [name for name in nearest(torch, folders.parameters, 4) if name != torch][:3] if folders else []
+    begins = f"{close[0]}." if close else ""
+    return Problem("T2T202", message, rules[0].place("torch"), proposing(close)), begins
 
 
 def _under(prefix: str) -> str:
     return shown(prefix) if prefix else "its top"
 
 
-def _one_side_problem(rule: Rule, has_target: bool) -> Problem:
-    names, target = ", ".join(shown(name) for name in rule.sources), shown(rule.target)
+def _one_side_problem(rule: Rule, known: set[str], has_target: bool) -> Problem:
+    target = shown(rule.target)
+    names = ", ".join(shown(name) for name in rule.sources if (name in known) is not has_target)
     if has_target:
         message = f"{target} is in the module, but its optional variable {names} is not in the checkpoint"
-        hint = f"build the module without it, or write out the recipe's rows, with {{torch: {target}, fill: 0}}"
+        hint = (
+            "build the module without it, or say what it gets: by another recipe (t2t recipes), or by rows written out"
+        )
         return Problem("T2T213", message, rule.place("tf"), hint)
     message = f"{names} is in the checkpoint, but its optional parameter {target} is not in the module"
     hint = "build the module with it, or write out the recipe's rows and ignore the variable"
@@ -221,8 +242,14 @@ def source_problems(
     what = ("a variable of the checkpoint", "variables of the checkpoint")
     problems += _unknown_problems("T2T201", what, unknown, variables, count=len(problems), meant=meant)
     reads = _reads(parts)
+    needed: dict[Use, bool] = {}
     for name, rules in readers.items():
-        problems += _reader_problems(variables[name], rules, reads.get(name, []))
+        problems += _reader_problems(variables[name], rules, reads.get(name, []), needed)
+    for use, is_needed in needed.items():
+        rule = next(rule for rule in applied.rules if rule.use == use)
+        if rule.reuse and not is_needed:
+            message = f"reuse: true, but only this row reads what its recipe {shown(use[3])} reads"
+            problems.append(Problem("T2T207", message, rule.place("reuse"), "remove reuse"))
     problems += _element_problems(mapping, checkpoint, readers, reads)
     for entry in mapping.ignore:
         if entry.pattern is not None and not any(matches(entry.pattern, name) for name in variables):
@@ -329,61 +356,51 @@ def _reads(parts: Sequence[Part]) -> dict[str, list[tuple[Rule, Box]]]:
     return found
 
 
-def _reader_problems(ref: TensorRef, rules: Sequence[Rule], reads: Sequence[tuple[Rule, Box]]) -> Iterable[Problem]:
-    """Elements that several rules read without saying so, and `reuse` where no other rule reads them."""
+def _reader_problems(
+    ref: TensorRef, rules: Sequence[Rule], reads: Sequence[tuple[Rule, Box]], shared: dict[Use, bool]
+) -> Iterable[Problem]:
+    """
+    Elements that several rules read without saying so, and `reuse` where no other rule reads them.
+
+    A row that uses a recipe says `reuse` for all its rules: `shared` collects for each whether one of them needs it.
+    """
     name, everything = shown(ref.name), boxes.whole(ref.shape)
-    if len(rules) > 1 and all(rule is rules[0] for rule in rules):
+    if len(reads) < len(rules) and any(rule.slice for rule in rules):
+        return  # another problem stands in the way of knowing
+    if len(reads) < len(rules):
+        reads = [(rule, everything) for rule in rules]
+    try:
+        partners = boxes.overlaps([box for _, box in reads])
+    except TooManyError as error:
+        yield Problem("T2T110", f"{name}: {error}", rules[0].place("slice"), "write fewer slices")
+        return
+    if len(rules) > 1 and all(rule.at == rules[0].at for rule in rules) and None not in partners:
+        shared.update((rule.use, True) for rule in rules if rule.use)
         if not rules[0].reuse:
             message = f"{name} is read {len(rules)} times by this row"
-            yield Problem(
-                "T2T206", message, rules[0].place("tf"), "name it once or, if that is meant, write reuse: true"
-            )
+            hint = "name it once, use the row's letters in tf too or, if that is meant, write reuse: true"
+            yield Problem("T2T206", message, rules[0].place("tf"), hint)
         return
-    if len(rules) == 1:
-        if rules[0].reuse and rules[0].use is None:
-            message = f"reuse: true, but only this row reads {name}"
-            yield Problem("T2T207", message, rules[0].place("reuse"), "remove reuse")
-        return
-    if len(reads) < len(rules) or all(box == everything for _, box in reads):
-        sliced = any(rule.slice for rule in rules)
-        if sliced and len(reads) < len(rules):
-            return  # another problem stands in the way of knowing
-        for rule in rules:
-            if not rule.reuse:
-                lines = [str(other.at.line) for other in rules[:4] if other is not rule][:3]
-                others = ", ".join(lines if len(rules) <= 4 else [*lines, "..."])
-                message = f"{name} is read {len(rules)} times, also in line {others}"
-                hint = "if that is meant, write reuse: true in each of these rows"
-                yield Problem("T2T206", message, rule.place("tf"), hint)
-        return
-    clash = boxes.overlapping([box for _, box in reads])
-    if clash is None:
-        for rule, box in reads:
-            if rule.reuse and rule.use is None:
-                message = f"reuse: true, but only this row reads {name}{boxes.text(box, ref.shape)}"
-                yield Problem("T2T207", message, rule.place("reuse"), "remove reuse")
-        return
-    if len(reads) > MAX_PAIRED:
-        pairs = [clash]
-    else:
-        shared = range(len(reads))
-        pairs = [
-            (one, next(o for o in shared if o != one and boxes.overlapping([reads[one][1], reads[o][1]])))
-            for one in shared
-            if any(o != one and boxes.overlapping([reads[one][1], reads[o][1]]) for o in shared)
-        ]
-        for one in set(shared) - {one for one, _ in pairs}:
-            rule, box = reads[one]
-            if rule.reuse and rule.use is None:
-                message = f"reuse: true, but only this row reads {name}{boxes.text(box, ref.shape)}"
-                yield Problem("T2T207", message, rule.place("reuse"), "remove reuse")
-    for one, other in pairs:
-        (rule, box), (second, theirs) = reads[one], reads[other]
-        if not rule.reuse:
+    for (rule, box), partner in zip(reads, partners, strict=True):
+        text = "" if box == everything else boxes.text(box, ref.shape)
+        if rule.reuse and rule.use is not None:
+            shared[rule.use] = shared.get(rule.use, False) or partner is not None
+        elif rule.reuse and partner is None:
+            message = f"reuse: true, but only this row reads {name}{text}"
+            yield Problem("T2T207", message, rule.place("reuse"), "remove reuse")
+        if rule.reuse or partner is None:
+            continue
+        hint = "if that is meant, write reuse: true in each of these rows"
+        if text or reads[partner][1] != everything:
+            second, theirs = reads[partner]
             message = f"{name}{boxes.text(box, ref.shape)} is read again in line {second.at.line}"
             message += f", as {boxes.text(theirs, ref.shape)}"
-            hint = "if that is meant, write reuse: true in each of these rows"
             yield Problem("T2T206", message, rule.place("slice"), hint)
+            continue
+        lines = [str(other.at.line) for other in rules[:4] if other is not rule][:3]
+        others = ", ".join(lines if len(rules) <= 4 else [*lines, "..."])
+        message = f"{name} is read {len(rules)} times, also in line {others}"
+        yield Problem("T2T206", message, rule.place("tf"), hint)
 
 
 def _element_problems(
@@ -394,10 +411,12 @@ def _element_problems(
 ) -> Iterable[Problem]:
     """Elements that a drop names and a row reads, and those that neither does."""
     dropped: dict[str, list[Box]] = defaultdict(list)
+    count = 0
     for drop in mapping.drop:
         name, ref = shown(drop.name), checkpoint.variables.get(drop.name)
         if ref is None:
-            close = nearest(drop.name, checkpoint.variables)
+            close = nearest(drop.name, checkpoint.variables) if count < PROPOSALS else []
+            count += 1
             message = f"drop: {name} is not a variable of the checkpoint"
             yield Problem("T2T201", message, drop.at, proposing(close))
             continue
@@ -406,6 +425,9 @@ def _element_problems(
         except BoundsError as error:
             yield Problem("T2T307", f"drop: the slice of {name} {error}", drop.at)
             continue
+        if any(boxes.overlapping([box, other]) for other in dropped[drop.name]):
+            message = f"drop names {name}{boxes.text(box, ref.shape)} twice"
+            yield Problem("T2T212", message, drop.at, "name each element once")
         dropped[drop.name].append(box)
         if drop.name not in readers or box == boxes.whole(ref.shape):
             what = "all of" if box == boxes.whole(ref.shape) else "a part of"
@@ -424,12 +446,15 @@ def _element_problems(
             continue  # another problem stands in the way of knowing
         held = [*(box for _, box in mine_read), *dropped.get(name, ())]
         everything = boxes.whole(ref.shape)
-        if everything in held or (
-            sum(map(boxes.volume, held)) == boxes.volume(everything) and boxes.overlapping(held) is None
-        ):
+        if everything in held:
             continue
         rule = mine_read[-1][0]
-        for box in boxes.rest(everything, held):
+        try:
+            unread = boxes.rest(everything, held)
+        except TooManyError as error:
+            yield Problem("T2T110", f"{shown(name)}: {error}", rule.place("slice"), "write fewer slices")
+            continue
+        for box in unread:
             share = f"{boxes.volume(box)} of {ref.elements} elements"
             message = f"{shown(name)}{boxes.text(box, ref.shape)} ({share}) is read by no row"
             yield Problem("T2T205", message, rule.place("slice"), "map it too, or name it under drop with a why")
@@ -498,15 +523,18 @@ def _written_problems(
         if len(written) < count[name]:
             continue  # another problem stands in the way of knowing
         held = [box for _, box in written]
-        clash = boxes.overlapping(held)
+        try:
+            clash = boxes.overlapping(held)
+            unwritten = boxes.rest(boxes.whole(ref.shape), held)
+        except TooManyError as error:
+            yield Problem("T2T110", f"{shown(name)}: {error}", written[0][0].place("into"), "write fewer parts")
+            continue
         if clash is not None:
             (first, theirs), (rule, mine) = written[clash[0]], written[clash[1]]
             message = f"{shown(name)}{boxes.text(mine, ref.shape)} is written twice"
             message += f", also in line {first.at.line}, as {boxes.text(theirs, ref.shape)}"
             yield Problem("T2T203", message, rule.place("into"), "write each element once")
-        if clash is None and sum(map(boxes.volume, held)) == ref.elements:
-            continue
-        for box in boxes.rest(boxes.whole(ref.shape), held):
+        for box in unwritten:
             share = f"{boxes.volume(box)} of {ref.elements} elements"
             message = f"{ref.kind} {shown(name)}{boxes.text(box, ref.shape)} ({share}) is written by no row"
             yield Problem("T2T204", message, written[-1][0].place("into"), "map it too, or fill it")
@@ -514,11 +542,14 @@ def _written_problems(
 
 def _tie_problems(rules: Sequence[Rule], writers: Mapping[str, Rule]) -> Iterable[Problem]:
     """Ties that are wrong whatever the module is: to a name that no row writes, to itself, to another tie."""
+    count = 0
     for rule in rules:
         other = writers.get(rule.tie) if rule.tie is not None else None
         if rule.tie is not None and other is None:
             message = f"{shown(rule.target)} is tied to {shown(rule.tie)}, which no row writes"
-            yield Problem("T2T404", message, rule.place("tie"), proposing(nearest(rule.tie, writers)))
+            close = nearest(rule.tie, writers) if count < PROPOSALS else []
+            count += 1
+            yield Problem("T2T404", message, rule.place("tie"), proposing(close))
         elif other is not None and other.tie is not None:
             message = f"{shown(rule.target)} is tied to {shown(other.target)}, which is tied itself"
             yield Problem("T2T404", message, rule.place("tie"), "tie to the name whose row gives the value")

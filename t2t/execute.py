@@ -183,10 +183,14 @@ def _value(
     problems: list[Problem] = []
     values = []
     for part in step.parts:
-        if not part.reads:
-            values.append(np.broadcast_to(np.asarray(part.rule.fill).astype(_numpy(part.dtype)), part.shape))
-            continue
         final = stored(step, dtype)
+        if not part.reads:
+            fill = np.asarray(part.rule.fill).astype(_numpy(part.dtype))
+            values.append(np.broadcast_to(fill, part.shape))
+            origin = f"its fill ({part.dtype})"
+            at = dtype_at or part.rule.place("fill")
+            problems += _cast_problems(values[-1], [part.dtype, final], part.rule, origin, at=at)
+            continue
         value, found = _part_value(part, sources, final, dtype_at, allow_nonfinite=allow_nonfinite)
         problems += found
         values.append(value)
@@ -214,38 +218,38 @@ def _part_value(
     origin = (
         f"{shown(refs[0].name)} ({refs[0].dtype})" if len(refs) == 1 else f"{len(refs)} variables ({refs[0].dtype})"
     )
-    problems = _cast_problems(joined, [part.dtype], rule, origin, finite=not allow_nonfinite)
-    if not problems and final != part.dtype:
-        problems = _cast_problems(joined, [part.dtype, final], rule, origin, at=final_at, finite=not allow_nonfinite)
+    finite = not allow_nonfinite
+    if problems := _cast_problems(joined, [part.dtype], rule, origin, finite=finite):
+        return joined, problems
     first, *more = part.transforms
-    if rule.scale is not None or rule.add is not None:
-        key = "scale" if rule.scale is not None else "add"
-        split = _computed(first.split(joined), part)
-        if split.dtype == object:
-            held = np.iinfo(_numpy(part.dtype))
-            if split.size and not held.min <= split.min() <= split.max() <= held.max:
-                message = f"{shown(rule.target)}: {part.dtype} cannot hold what {key} makes of {origin}"
-                problems.append(Problem("T2T402", message, rule.place(key), "choose a wider dtype"))
-                split = np.zeros_like(split)
-            split = split.astype(_numpy(part.dtype))
-        elif not allow_nonfinite and not problems:
-            problems += _finite_problems(split, rule, key, f"{shown(rule.target)}, once computed,")
-        value = split.transpose(first.permutation)
-    else:
+    if rule.scale is None and rule.add is None:
+        problems = _cast_problems(joined, [part.dtype, final], rule, origin, at=final_at, finite=finite)
         value = first.view(joined)
+    elif finite and _finite_problems(joined, rule, "tf", ""):
+        value = first.view(joined)  # that is told of the whole variable, and nothing is written
+    else:
+        computed, problems = _computed(first.split(joined), part, origin)
+        key, what = ("scale" if rule.scale is not None else "add"), f"{shown(rule.target)}, once computed,"
+        problems += _finite_problems(computed, rule, key, what) if finite and not problems else []
+        if not problems:
+            what = f"what {key} makes of {origin}"
+            problems = _cast_problems(computed, [part.dtype, final], rule, what, at=final_at, finite=finite)
+        value = computed.transpose(first.permutation)
     for transform in more:
         value = transform.view(value.reshape(transform.input))
     return _merged(value), problems
 
 
-def _computed(elements: Array, part: Part) -> Array:
+def _computed(elements: Array, part: Part, origin: str) -> tuple[Array, list[Problem]]:
     """The elementary axes' elements, cast, scaled and added to; integers as Python's, which don't wrap."""
     rule, dtype = part.rule, _numpy(part.dtype)
-    split = elements.astype(object if DTYPES[part.dtype].kind == "int" else dtype)
-    number = int if split.dtype == object else dtype.type
+    is_exact = DTYPES[part.dtype].kind == "int"
     with np.errstate(all="ignore"):
+        split = np.array(elements, dtype)
+        split = np.array(split, object) if is_exact else split
+        number: Callable[[float], Any] = int if is_exact else dtype.type
         if rule.scale is not None:
-            split *= number(rule.scale)
+            np.multiply(split, number(rule.scale), out=split)
         if isinstance(rule.add, Mapping):
             for name, entries in rule.add.items():
                 axis = rule.axes[0].names.index(name)
@@ -253,8 +257,15 @@ def _computed(elements: Array, part: Part) -> Array:
                     at = rule.order[name].after.index(entry)
                     split[(slice(None),) * axis + (at,)] += number(addend)
         elif rule.add is not None:
-            split += number(rule.add)
-    return split
+            np.add(split, number(rule.add), out=split)
+    if not is_exact:
+        return split, []
+    held = np.iinfo(dtype)
+    if split.size and not held.min <= split.min() <= split.max() <= held.max:
+        key = "scale" if rule.scale is not None else "add"
+        message = f"{shown(rule.target)}: {part.dtype} cannot hold what {key} makes of {origin}"
+        return np.zeros(split.shape, dtype), [Problem("T2T402", message, rule.place(key), "choose a wider dtype")]
+    return split.astype(dtype), []
 
 
 def _given(step: Step, built: Mapping[str, Array]) -> Array:

@@ -21,6 +21,12 @@ OUTPUT_SUFFIX = ":0"
 #: What TF2's object graph adds to each variable's name, and no name in a mapping has.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
+#: The longest name with indices, in characters: TensorFlow's own are shorter.
+MAX_NAME = 2**17
+
+#: The most terms that one index adds up.
+MAX_TERMS = 32
+
 #: What a letter stands for.
 Value = int | float | str
 
@@ -120,6 +126,8 @@ class Template:
                 terms.append((coefficient, letter) if value is None else (coefficient * value, ""))
             index = Index(part.text, tuple(terms), part.pad, part.unique)
             parts.append(index if any(letter for _, letter in terms) else index.filled({}))
+            if len(parts) > MAX_NAME:
+                raise TemplateError(f"a name has more than {MAX_NAME} parts, once its letters are filled")
         return Template(tuple(parts))
 
     def joined(self, other: Template, separator: str) -> Template:
@@ -134,6 +142,8 @@ def template(text: str) -> Template:
     """The name with its indices. Raises TemplateError for an index that cannot be read."""
     parts: list[str | Index] = []
     at = 0
+    if len(text) > MAX_NAME:
+        raise TemplateError(f"{shown(text)} has {len(text)} characters, at most {MAX_NAME} are read")
     for match in _PLACEHOLDER.finditer(text):
         parts += [text[at : match.start()], _index(match[1])]
         at = match.end()
@@ -151,7 +161,7 @@ def _index(text: str) -> Index:
         sign = -1 if term[1] == "-" else 1
         terms.append((sign * int(term[2] or 1), term[3]) if term[3] else (sign * int(term[4]), ""))
         at = term.end()
-    if match is None or not terms or at < len(total):
+    if match is None or not 0 < len(terms) <= MAX_TERMS or at < len(total):
         hint = "an index is a sum of letters and numbers, <i>, <2i-2>, <q+3b+c>; <i:03> and <_i> are forms of it"
         raise TemplateError(f"<{shown(text)}> is not an index", hint)
     return Index(text, tuple(terms), int(match["pad"] or 0), bool(match["unique"]))
@@ -185,10 +195,12 @@ def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
 
 def matches(pattern: str, name: str, separator: str = "/") -> bool:
     """Whether the glob matches the whole name."""
+    if "*" not in pattern:
+        return pattern == name
     return _compiled(pattern, separator).fullmatch(name + separator) is not None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2**14)
 def _compiled(pattern: str, separator: str) -> re.Pattern[str]:
     """
     The glob as an expression for the name with a separator after each of its parts.

@@ -161,7 +161,8 @@ def _part(
     if not known:
         if rule.fill is not None and target is not None and (held := _held(target.dtype, rule.fill)) != rule.fill:
             message = f"{shown(rule.target)} is {target.dtype}, which cannot hold {rule.fill} exactly"
-            return None, [Problem("T2T405", message, rule.place("fill"), f"what it would hold is {held!r}")]
+            hint = f"what it would hold is {held!r}" if held is not None else "write a number that it holds"
+            return None, [Problem("T2T405", message, rule.place("fill"), hint)]
         if target is None:
             return None, []
         return Part(rule, (), None, (), into, boxes.shape_of(into) if into else target.shape, target.dtype), []
@@ -296,22 +297,34 @@ def _dtype_problem(rule: Rule, source: TensorRef, dtype: str, target: ParameterR
 
 
 def _held(dtype: str, number: float) -> object:
-    """What the dtype makes of the number, as Python's number: those compare exactly, whatever their kinds."""
+    """
+    What the dtype makes of the number, as Python's number: those compare exactly, whatever their kinds. None where it
+    has nothing like it.
+    """
     numpy = DTYPES[dtype].numpy
     assert numpy is not None
-    with np.errstate(all="ignore"):
-        return np.asarray(number).astype(numpy).item()
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(number).astype(numpy).item()
+    except OverflowError:  # an integer beyond 64 bits
+        return None
 
 
 def _number_problem(rule: Rule, dtype: str) -> Problem | None:
-    """A scale or an addend that the dtype has no such number for: only floats are rounded."""
-    if DTYPES[dtype].kind in {"float", "complex"}:
-        return None
+    """A scale or an addend that the dtype has no such number for: a float may round it, but not to 0 or infinity."""
     added = rule.add if isinstance(rule.add, Mapping) else {}
     numbers = [number for entries in added.values() for number in entries.values()]
     for key, given in (("scale", [rule.scale]), ("add", [rule.add, *numbers])):
         for number in given:
-            if isinstance(number, int | float) and _held(dtype, number) != number:
+            if not isinstance(number, int | float):
+                continue
+            held = _held(dtype, number)
+            if DTYPES[dtype].kind == "bool":
+                message = f"{shown(rule.target)} is bool, which has no {key}"
+                return Problem("T2T407", message, rule.place(key), f"remove {key}")
+            is_float = DTYPES[dtype].kind in {"float", "complex"}
+            if held != number and not (is_float and held and np.isfinite(held)):  # type: ignore[call-overload]
                 message = f"{shown(rule.target)} is {dtype}, which cannot hold the {key} {number}"
-                return Problem("T2T407", message, rule.place(key), "cast to a float with dtype, or write an integer")
+                hint = "choose a wider dtype" if is_float else "cast to a float with dtype, or write an integer"
+                return Problem("T2T407", message, rule.place(key), hint)
     return None

@@ -15,6 +15,7 @@ import functools
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,12 @@ from t2t.problems import Location, Problem
 
 #: More rules than the largest published models have variables, by a factor of ten.
 MAX_RULES = 200_000
+
+#: How many unknown letters and recipes get a proposal.
+MAX_HINTS = 20
+
+#: The characters of all names of one row, in all its rules.
+MAX_TEXT = 2**28
 
 #: How deep recipes may use recipes.
 MAX_DEPTH = 4
@@ -123,7 +130,9 @@ class _Row:
     @property
     def distinguishing(self) -> set[str]:
         """The letters that tell its rules apart: those that are not only in names of variables."""
-        others = [self.torch, *self.slice, *self.into, *([self.tie] if self.tie else [])]
+        numbers = [v for entries in self.add.values() for v in entries.values() if isinstance(v, Template)]
+        others = [self.torch, *self.slice, *self.into, *numbers]
+        others += [name for name in (self.tie, self.scale) if name is not None]
         return set().union(*(name.letters for name in others))
 
 
@@ -146,6 +155,8 @@ class Letters:
         self._owner: dict[str, int] = {}
         self._places: dict[str, Location] = {}
         self._used: set[str] = set()
+        self._count = 0
+        self._projected: dict[tuple[int, frozenset[str]], list[tuple[Value, ...]]] = {}
         declared = document.tree.get("for", {})
         for key, given in (declared if isinstance(declared, dict) else {}).items():
             self._declare(key, given, document)
@@ -162,8 +173,11 @@ class Letters:
         else:
             try:
                 rows = self._table(names, given) if len(names) > 1 else [(value,) for value in _values(given)]
+                self._count += len(rows)
+                if self._count > MAX_RULES:
+                    raise TemplateError(f"letters have more than {MAX_RULES} values in all")
                 if len(set(rows)) < len(rows):
-                    again = next(row for row in rows if rows.count(row) > 1)
+                    (again, _), *_ = Counter(rows).most_common(1)
                     raise TemplateError(f"has {', '.join(map(str, again))} twice", "each value once")
             except TemplateError as error:
                 place = document.at("for", key)
@@ -230,7 +244,11 @@ class Letters:
         positions = [position for position, name in enumerate(names) if name in letters]
         if len(positions) == len(names):
             return rows
-        return list(dict.fromkeys(tuple(row[position] for position in positions) for row in rows))
+        key = table, frozenset(names[position] for position in positions)
+        if key not in self._projected:
+            distinct = dict.fromkeys(tuple(row[position] for position in positions) for row in rows)
+            self._projected[key] = list(distinct)
+        return self._projected[key]
 
     def unknown(self, letter: str) -> str:
         """A hint for a letter that is not declared."""
@@ -265,6 +283,8 @@ def _values(given: Any) -> list[Value]:
     found: list[Value] = []
     for value in given:
         found += _values(value) if isinstance(value, str) and ".." in value else [_value(value)]
+        if len(found) > MAX_RULES:
+            raise TemplateError(f"has more than {MAX_RULES} values")
     return found
 
 
@@ -285,7 +305,7 @@ def read(document: Document, select: str = "") -> tuple[list[Rule], Lost, Letter
     reader = _Reader(document, letters, select)
     rules: list[Rule] = []
     for index, row in enumerate(document.tree["map"]):
-        rules += reader.rules(row, ("map", index), MAX_RULES - len(rules))
+        rules += reader.rules(row, ("map", index))
     reader.check_recipes_used()
     lost = Lost(tuple(dict.fromkeys(reader.lost_variables)), tuple(dict.fromkeys(reader.lost_parameters)))
     return rules, lost, letters, [*letters.problems, *reader.problems]
@@ -303,6 +323,9 @@ def named_slices(
             if letter not in letters:
                 raise TemplateError(f"<{letter}> is not declared in for", letters.unknown(letter))
         letters.use(used)
+        if letters.count(used) > MAX_RULES:
+            message = f"the entry stands for more than {MAX_RULES} slices"
+            return [], [Problem("T2T110", message, document.at(*path))]
         found = [
             (name.filled(values), tuple(bounds(part.filled(values)) for part in parts))
             for values in letters.values(used)
@@ -358,6 +381,8 @@ class _Reader:
         self._recipes: dict[str, list[_Row]] = {}
         self._told: set[tuple[str, Location, str]] = set()
         self._named: set[str] = set()
+        self._named_axes: dict[tuple[str, int], set[str]] = {}
+        self._names = 0
         self._is_over = False
         for name in self._own:
             if ("recipes", name) not in document.spoilt and name in builtin().tree["recipes"]:
@@ -370,14 +395,16 @@ class _Reader:
             self._told.add((code, at, message.partition(" where ")[0]))
             self.problems.append(Problem(code, message, at, hint))
 
-    def rules(self, row: Any, path: TreePath, room: int) -> list[Rule]:
-        """The rules of one row of `map`, at most `room` of them."""
+    def rules(self, row: Any, path: TreePath) -> list[Rule]:
+        """The rules of one row of `map`."""
         read = self._row(row, path, self.document)
         made: list[Rule] = []
         is_lost = read is None
         for inlined in self._inlined(read, ()) if read else ():
+            if self._is_over:
+                break
             before = len(self.problems)
-            found = list(self._expanded(inlined, room - len(made)))
+            found = list(self._expanded(inlined))
             is_lost |= len(self.problems) > before
             made += found
         if is_lost or not made:
@@ -429,6 +456,9 @@ class _Reader:
             return None
         if any(problem.code == "T2T111" for problem in self.problems[before:]):
             return None
+        if row.get("select") == "none" and not self.select and not is_spoilt:
+            message = "select: none, but source has no select"
+            self._tell("T2T108", message, places["select"], "remove it")
         whole = not is_spoilt and len(self.problems) == before
         return _Row(replace(made, is_whole=whole), tuple(tf), torch, tie, **more)
 
@@ -544,8 +574,8 @@ class _Reader:
         if rows is None or not self._has_letters(row, rows, name, at):
             return
         prefix = row.tf[0] if row.tf else _NO_NAME
-        if not trail:
-            named = self._axis_names(rows, MAX_DEPTH)
+        if not trail and row.made.dims:
+            named = self._axis_names(name, at, MAX_DEPTH)
             for axis in row.made.dims:
                 if axis not in named:
                     message = f"dims name {shown(axis)}, which recipe {shown(name)} doesn't have"
@@ -564,7 +594,8 @@ class _Reader:
             recipes = self._own if is_own else document.tree["recipes"]
             if name not in recipes:
                 known = [*self._own, *recipes]
-                hint = did_you_mean(name, known) or "t2t recipes lists those that are built in"
+                hint = did_you_mean(name, known) if len(self.problems) < MAX_HINTS else ""
+                hint = hint or "t2t recipes lists those that are built in"
                 self._tell("T2T112", f"there is no recipe {shown(name)}", at, hint)
                 return None
             given = recipes[name] if isinstance(recipes[name], list) else []
@@ -572,13 +603,15 @@ class _Reader:
             self._recipes[name] = [row for row in read if row is not None]
         return self._recipes[name]
 
-    def _axis_names(self, rows: Sequence[_Row], depth: int) -> set[str]:
-        """The axes that these rows name, and the recipes that they use."""
-        named = {axis for row in rows for step in row.made.axes for axis in step.names}
-        for row in rows:
-            if row.recipe is not None and depth:
-                named |= self._axis_names(self._recipe(row.recipe, row.made.place("use")) or (), depth - 1)
-        return named
+    def _axis_names(self, name: str, at: Location, depth: int) -> set[str]:
+        """The axes that a recipe names, and the recipes that it uses."""
+        if (name, depth) not in self._named_axes:
+            rows = self._recipe(name, at) or []
+            named = {axis for row in rows for step in row.made.axes for axis in step.names}
+            for inner in dict.fromkeys(row.recipe for row in rows if row.recipe is not None and depth):
+                named |= self._axis_names(inner, at, depth - 1)
+            self._named_axes[name, depth] = named
+        return self._named_axes[name, depth]
 
     def _has_letters(self, row: _Row, rows: Sequence[_Row], name: str, at: Location) -> bool:
         """Whether `with` gives what the recipe needs: a built-in one all its letters, one's own those not in `for`."""
@@ -610,6 +643,7 @@ class _Reader:
         # The reader sees the file: a recipe's own places are no help, but for what it says of itself.
         own = inner.made
         places = {key: row.made.places.get(key, row.made.at) for key in ("torch", *own.places)}
+        places |= {key: row.made.places[key] for key in ("with", "use", "reuse") if key in row.made.places}
         places["tf"] = row.made.place("tf")
         if "dims" in row.made.places:
             places["dims"] = row.made.places["dims"]
@@ -651,14 +685,15 @@ class _Reader:
 
     # --- expansion ---
 
-    def _expanded(self, row: _Row, room: int) -> Iterator[Rule]:
+    def _expanded(self, row: _Row) -> Iterator[Rule]:
         """One rule for each value of the row's letters."""
         letters = row.letters
         unknown = sorted(letter for letter in letters if letter not in self.letters)
         self.letters.use(letters)
         for letter in unknown:
             message = f"<{letter}> is not declared in for"
-            self._tell("T2T111", message, self._place_of(letter, row), self.letters.unknown(letter))
+            hint = self.letters.unknown(letter) if len(self.problems) < MAX_HINTS else ""
+            self._tell("T2T111", message, self._place_of(letter, row), hint)
         if unknown:
             return
         joined = self.letters.apart(letters, row.distinguishing)
@@ -670,10 +705,13 @@ class _Reader:
             self._tell("T2T111", message, row.made.place("tf"), hint)
             return
         count = self.letters.count(letters - joined)
-        if count > room:
+        within = self.letters.count(joined)
+        sources = sum(within if name.letters & joined else 1 for name in row.tf)
+        self._names += max(1, sources) * count
+        if self._names > MAX_RULES or count * len(str(row.torch)) > MAX_TEXT:
             if not self._is_over:
                 self._is_over = True
-                self._tell("T2T110", f"the rows stand for more than {MAX_RULES} assignments", row.made.at)
+                self._tell("T2T110", f"the rows stand for more than {MAX_RULES} names", row.made.at)
             return
         for values in self.letters.values(letters - joined):
             try:
@@ -682,8 +720,9 @@ class _Reader:
                 self._tell("T2T111", error.cause, self._place_of_error(row, values), error.hint)
                 return
             except BoundsError as error:
-                key = "into" if row.into and not row.slice else "slice"
-                self._tell("T2T307", f"{key} {error}", row.made.place(key), "for example ['0:4']")
+                key = "into" if self._are_bounds(row.slice, values) else "slice"
+                place = row.made.place("with") if row.used and "with" in row.made.places else row.made.place(key)
+                self._tell("T2T307", f"{key} {error}", place, "for example ['0:4']")
                 return
 
     def _filled(self, row: _Row, values: Mapping[str, Value], joined: set[str]) -> Rule:
@@ -705,8 +744,8 @@ class _Reader:
         if row.used is not None:
             recipe, tf, torch = row.used
             known = {letter: value for letter, value in values.items() if letter in tf.letters | torch.letters}
-            if tf.letters <= known.keys() and torch.letters <= known.keys():
-                more["use"] = (row.made.at, tf.filled(known), torch.filled(known), recipe)
+            names = (name.filled(known) if name.letters <= known.keys() else str(name) for name in (tf, torch))
+            more["use"] = (row.made.at, *names, recipe)
         return replace(
             row.made,
             target=row.torch.filled(values),
@@ -727,6 +766,13 @@ class _Reader:
         if number is None:
             raise TemplateError(f"'{shown(text)}' is not a number", "an add or a scale is a number")
         return number
+
+    @staticmethod
+    def _are_bounds(parts: Sequence[Template], values: Mapping[str, Value]) -> bool:
+        try:
+            return all(bounds(part.filled(values)) for part in parts)
+        except BoundsError:
+            return False
 
     def _place_of_error(self, row: _Row, values: Mapping[str, Value]) -> Location:
         """Where the row has what cannot be filled with these values."""

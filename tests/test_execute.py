@@ -725,3 +725,55 @@ def test_the_inverse_of_any_move_gives_every_bit_back(data: st.DataObject) -> No
 
     assert np.array_equal(back, array)
     assert moved.shape == transforms[-1].output
+
+
+# --- what a reviewer broke ---
+
+
+def stored_as(rows: str, values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    checkpoint = Memory({"v": values})
+    module = parameters(ParameterRef("b", values.dtype.name, shape))
+    return dict(execute.tensors(planned(rows, checkpoint, module), checkpoint, {}, dtype=dtype))
+
+
+def test_the_files_dtype_holds_what_was_computed_and_not_what_was_read() -> None:
+    with pytest.raises(MappingError, match="b: float16 cannot hold 1 of 2 values of what scale makes of v"):
+        stored_as("- {tf: v, torch: b, scale: 2}\n", np.array([60000, 2], np.float32), "float16", (2,))
+
+    small = stored_as("- {tf: v, torch: b, scale: 0.001}\n", np.array([100000, 2], np.float32), "float16", (2,))
+    assert small["b"].tolist() == [100, np.float16(0.002)]
+
+
+def test_a_fill_beside_a_variable_may_not_be_lost_in_the_files_dtype_either() -> None:
+    rows = "- {tf: v, torch: b, into: [':2']}\n- {torch: b, into: ['2:'], fill: 1048576}\n"
+    with pytest.raises(MappingError, match="b: float16 cannot hold 1 of 1 values of its fill"):
+        stored_as(rows, np.array([1, 2], np.float32), "float16", (3,))
+
+
+def test_a_float_becomes_the_integer_before_it_is_added_to() -> None:
+    values = np.array([2.0**53])
+    checkpoint = Memory({"v": values})
+    module = parameters(ParameterRef("b", "int64", (1,)))
+    row = "- {tf: v, torch: b, dtype: int64, add: 1}\n"
+
+    assert dict(execute.tensors(planned(row, checkpoint, module), checkpoint, {}))["b"].tolist() == [2**53 + 1]
+
+
+@pytest.mark.parametrize("axes", ["", ", axes: -> 1"])
+def test_a_scalar_is_added_to_as_well(axes: str) -> None:
+    shape = (1,) if axes else ()
+    found = converted(f"- {{tf: n, torch: p, add: 1, scale: 3{axes}}}\n", {"n": np.array(2, np.int64)}, {"p": shape})
+
+    assert found["p"].reshape(-1).tolist() == [7]
+
+
+def test_nan_is_told_once_where_it_becomes_an_integer() -> None:
+    checkpoint = Memory({"v": np.array([np.nan, 1], np.float32)})
+    module = parameters(ParameterRef("b", "int32", (2,)))
+    ready = planned("- {tf: v, torch: b, scale: 3, dtype: int32}\n", checkpoint, module)
+    with pytest.raises(MappingError) as error:
+        dict(execute.tensors(ready, checkpoint, {}))
+
+    assert lines(error.value.problems) == [
+        "5:8: T2T403 v holds 1 NaN and 0 Inf among 2 elements; if that is meant, give --allow-nonfinite"
+    ]

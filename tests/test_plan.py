@@ -902,7 +902,8 @@ KERNEL = TensorRef("k", "float32", (7, 12))
             [ParameterRef("l.weight", "float32", (3, 2)), ParameterRef("l.bias", "float32", (3,))],
             [
                 "5:8: T2T213 l.bias is in the module, but its optional variable d/bias is not in the checkpoint; "
-                "build the module without it, or write out the recipe's rows, with {torch: l.bias, fill: 0}"
+                "build the module without it, or say what it gets: by another recipe (t2t recipes), "
+                "or by rows written out"
             ],
         ),
         (
@@ -1107,5 +1108,130 @@ def test_a_variable_that_a_join_names_twice_is_told_once() -> None:
     module = parameters(ParameterRef("q", "float32", (6,)))
 
     assert told("- {tf: [b, b], torch: q, join: v, axes: v -> v}\n", variables(B), module) == [
-        "5:8: T2T206 b is read 2 times by this row; name it once or, if that is meant, write reuse: true"
+        "5:8: T2T206 b is read 2 times by this row; "
+        "name it once, use the row's letters in tf too or, if that is meant, write reuse: true"
     ]
+
+
+# --- what a reviewer broke ---
+
+
+def test_of_many_readers_each_is_held_against_the_others() -> None:
+    """Six hundred slices, one pair of them shared as it says, another pair not."""
+    rows = "- {tf: v, torch: a, slice: ['0:2'], reuse: true}\n- {tf: v, torch: b, slice: ['0:2'], reuse: true}\n"
+    rows += "- {tf: v, torch: c, slice: ['400:402']}\n- {tf: v, torch: 'p<k>', slice: ['<k>:<k+1>']}\n"
+    refs = [ParameterRef(name, "float32", (2,)) for name in "abc"]
+    refs += [ParameterRef(f"p{k}", "float32", (1,)) for k in range(2, 601)]
+    text = HEAD.removesuffix("map:\n") + "for: {k: 2..600}\nmap:\n" + rows
+    found = lines(plan.make(read(text), variables(TensorRef("v", "float32", (601,))), parameters(*refs))[1])
+
+    hint = "if that is meant, write reuse: true in each of these rows"
+    assert found == [
+        f"8:28: T2T206 v[400:402] is read again in line 9, as [400:401]; {hint}",
+        f"9:33: T2T206 v[400:401] is read again in line 8, as [400:402]; {hint}",
+        f"9:33: T2T206 v[401:402] is read again in line 8, as [400:402]; {hint}",
+    ]
+
+
+def test_reuse_of_a_recipe_is_judged_by_all_that_it_reads() -> None:
+    refs = [TensorRef("d/kernel", "float32", (2, 3)), TensorRef("d/bias", "float32", (3,))]
+    module = [ParameterRef(f"{m}.{n}", "float32", s) for m in "lm" for n, s in (("weight", (3, 2)), ("bias", (3,)))]
+    twice = "- {tf: d, torch: l, use: dense, reuse: true}\n- {tf: d, torch: m, use: dense, reuse: true}\n"
+
+    assert told(twice, variables(*refs), parameters(*module)) == []
+    assert told(twice.splitlines()[0], variables(*refs), parameters(*module[:2])) == [
+        "5:40: T2T207 reuse: true, but only this row reads what its recipe dense reads; remove reuse"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "refs", "module", "problem"),
+    [
+        (
+            "- {tf: v, torch: p, scale: 1e-9}\n",
+            [TensorRef("v", "float16", (2,))],
+            [ParameterRef("p", "float16", (2,))],
+            "5:28: T2T407 p is float16, which cannot hold the scale 1e-09; choose a wider dtype",
+        ),
+        (
+            "- {tf: v, torch: p, add: 1}\n",
+            [TensorRef("v", "bool", (2,))],
+            [ParameterRef("p", "bool", (2,))],
+            "5:26: T2T407 p is bool, which has no add; remove add",
+        ),
+        (
+            "- {tf: b, torch: q}\n- {torch: n, fill: 99999999999999999999}\n",
+            [B],
+            [Q, ParameterRef("n", "int64", ())],
+            "6:20: T2T405 n is int64, which cannot hold 99999999999999999999 exactly; write a number that it holds",
+        ),
+        (
+            "- {tf: b, torch: q, order: {a0: abc -> bca}}\n",
+            [B],
+            [Q],
+            "5:28: T2T309 q: order names a0, but the row has no axes; write axes: a0 -> a0",
+        ),
+        (
+            "- {tf: v, torch: p, flip: [i, 0], axes: i o -> o i}\n",
+            [V],
+            [P],
+            "5:27: T2T309 p: flip turns i round twice; name it once",
+        ),
+        (
+            "- {tf: v, torch: p, flip: [1], axes: i 1 -> 1 i}\n",
+            [TensorRef("v", "float32", (3, 1))],
+            [ParameterRef("p", "float32", (1, 3))],
+            "5:27: T2T309 p: flip names axis 1, which is 1 in axes 'i 1 -> 1 i'; remove it",
+        ),
+        (
+            "- {tf: b, torch: q, slice: [':2']}\ndrop: [{tf: b, slice: ['2:'], why: w}, {tf: b, slice: ['2:'], why: w}]\n",
+            [B],
+            [ParameterRef("q", "float32", (2,))],
+            "6:40: T2T212 drop names b[2:3] twice; name each element once",
+        ),
+        (
+            "- {tf: d, torch: l, use: conv2d}\n",
+            [TensorRef("d/depthwise_kernel", "float32", (3, 3, 2, 1))],
+            [ParameterRef("l.weight", "float32", (2, 1, 3, 3))],
+            "5:8: T2T201 the checkpoint has none of the variables of recipe conv2d under d: d/kernel, d/bias; "
+            "what is there: d/depthwise_kernel",
+        ),
+    ],
+)
+def test_what_would_have_been_lost_or_ignored_in_silence_is_refused(
+    rows: str, refs: list[TensorRef], module: list[ParameterRef], problem: str
+) -> None:
+    assert told(rows, variables(*refs), parameters(*module)) == [problem]
+
+
+def test_a_recipe_of_fills_alone_applies() -> None:
+    text = HEAD.removesuffix("map:\n") + "recipes: {z: [{torch: w, fill: 0}]}\nmap:\n- {tf: b, torch: q}\n"
+    found = plan.make(
+        read(text + "- {tf: '', torch: m, use: z}\n"), variables(B), parameters(Q, ParameterRef("m.w", "float32", ()))
+    )
+
+    assert found[1] == []
+
+
+def test_small_mappings_that_mean_too_much_end_at_once() -> None:
+    """Products, ranges, recipes and slices across each other: refused, or planned, in a moment."""
+    head = HEAD.removesuffix("map:\n")
+    deep = "".join(f"  r{n}: [{', '.join([f'{{tf: x, torch: y, use: r{n + 1}}}'] * 30)}]\n" for n in range(3))
+    texts = [
+        head + "for: {i: [0..199998, 199998]}\nmap: [{tf: 'v<i>', torch: 'b<i>'}]",
+        head + "for: {i: 0..999, j: 0..999, k: 0..99}\nmap: [{tf: ['v<i>_<j>_<k>'], torch: b, join: x, axes: x -> x}]",
+        head + "for: {i: 0..999, j: 0..999}\nmap: [{tf: a, torch: b}]\ndrop: [{tf: 'v<i>', slice: ['<j>:'], why: w}]",
+        head
+        + "for: {"
+        + ", ".join(f"{'abcdefghij'[n % 10] * (n // 10 + 1)}: 0..199999" for n in range(50))
+        + "}\nmap: []",
+        head + f"recipes:\n{deep}  r3: [{', '.join(['{tf: x, torch: y}'] * 30)}]\nmap: [{{tf: a, torch: b, use: r0}}]",
+        head + "for: {k: 0..3999}\nmap:\n- {tf: v, torch: 'b<k>', slice: ['<k>:', '<k>:<k+1>'], axes: a b -> b a}\n",
+    ]
+    for text in texts:
+        start = time.perf_counter()
+        made_, problems = mapping.read(text.encode(), "m.yaml")
+        if made_ is not None:
+            plan.make(made_, variables(TensorRef("v", "float32", (4001, 4000))), None)
+        assert time.perf_counter() - start < 20, text[:80]
+        assert problems or "slice" in text

@@ -266,7 +266,7 @@ FINE = "map:\n- {tf: a, torch: b}\n"
         ),
         (
             "for: {i: 0..999, j: 0..999}\nmap: [{tf: 'a<i>/<j>', torch: 'b<i>.<j>'}]",
-            ["5:7: T2T110 the rows stand for more than 200000 assignments"],
+            ["5:7: T2T110 the rows stand for more than 200000 names"],
         ),
         # recipes
         (
@@ -303,7 +303,7 @@ FINE = "map:\n- {tf: a, torch: b}\n"
         ),
         (
             "map: [{tf: c, torch: r, use: tf1.lstm_cell, with: {suffix: l0, x: 3, forget: much}}]",
-            ["4:7: T2T111 'much' is not a number; an add or a scale is a number"],
+            ["4:51: T2T111 'much' is not a number; an add or a scale is a number"],
         ),
         # rows
         (
