@@ -1184,7 +1184,8 @@ def test_reuse_of_a_recipe_is_judged_by_all_that_it_reads() -> None:
             "5:27: T2T309 p: flip names axis 1, which is 1 in axes 'i 1 -> 1 i'; remove it",
         ),
         (
-            "- {tf: b, torch: q, slice: [':2']}\ndrop: [{tf: b, slice: ['2:'], why: w}, {tf: b, slice: ['2:'], why: w}]\n",
+            "- {tf: b, torch: q, slice: [':2']}\n"
+            "drop: [{tf: b, slice: ['2:'], why: w}, {tf: b, slice: ['2:'], why: w}]\n",
             [B],
             [ParameterRef("q", "float32", (2,))],
             "6:40: T2T212 drop names b[2:3] twice; name each element once",

@@ -115,6 +115,7 @@ def test_at_the_published_sizes_every_variable_and_every_parameter_is_accounted_
         variable: TensorRef(variable, value(variable, ()).dtype.name, shape, 0, 0, 0)
         for variable, shape in model.stored(small=False).items()
     }
+    assert read.arguments is not None
     built = module.build(read.model, read.arguments).module
     inventory = module.inventory(built)
     _, found = plan.make(read, CheckpointInventory(with_slots(refs)), inventory)
