@@ -294,7 +294,8 @@ def _unknown_problems(
                 message = f"{len(names)} names of this row are not {what[1]}: {some}, ..."
                 yield Problem(code, message, at, proposing(close), details=tuple(map(shown, names)))
             else:
-                yield Problem(code, f"{shown(name)} is not {what[0]}", at, proposing(close))
+                hint = proposing(close) or ("an index is written <i>" if "{" in name else "")
+                yield Problem(code, f"{shown(name)} is not {what[0]}", at, hint)
 
 
 def _unused_problems(mapping: MappingFile, checkpoint: CheckpointInventory, used: set[str]) -> Iterable[Problem]:

@@ -17,6 +17,7 @@ from t2t import document as yaml_text
 from t2t import rows, verification
 from t2t.boxes import Bounds
 from t2t.document import Document
+from t2t.names import shown
 from t2t.problems import Location, Problem, in_file_order
 from t2t.rows import Lost, Rule
 from t2t.verification import Verify, resolved
@@ -169,7 +170,11 @@ def _ignore(document: Document) -> tuple[list[Ignore], list[Problem]]:
         at = document.at("ignore", index)
         why = str(entry.get("why", ""))
         if isinstance(entry.get("tf"), str):
-            problems += rows.name_problems(entry["tf"], document.at("ignore", index, "tf"))
+            place = document.at("ignore", index, "tf")
+            problems += rows.name_problems(entry["tf"], place)
+            if "<" in entry["tf"]:
+                message = f"{shown(entry['tf'])} holds an index, which patterns don't"
+                problems.append(Problem("T2T111", message, place, "write a glob: * inside a part, ** for parts"))
             found.append(Ignore(entry["tf"], why, at))
         elif entry.get("slots") is True:
             found.append(Ignore(None, why, at))

@@ -156,6 +156,9 @@ class Letters:
         self._places: dict[str, Location] = {}
         self._used: set[str] = set()
         self._count = 0
+        self._fitting: dict[
+            tuple[int, frozenset[str], frozenset[str]], dict[tuple[Value, ...], dict[tuple[Value, ...], None]]
+        ] = {}
         self._projected: dict[tuple[int, frozenset[str]], list[tuple[Value, ...]]] = {}
         declared = document.tree.get("for", {})
         for key, given in (declared if isinstance(declared, dict) else {}).items():
@@ -230,6 +233,26 @@ class Letters:
         flat = [name for group in names for name in group]
         for rows in itertools.product(*(self._rows(table, letters) for table in tables)):
             yield dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))
+
+    def within(self, letters: set[str], values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
+        """The given values with every value of these letters beside them; of a table, those of its rows that fit."""
+        fitting = []
+        tables = self._of(letters)
+        names = [[name for name in self._tables[table][0] if name in letters] for table in tables]
+        for table, own in zip(tables, names, strict=True):
+            fixed = [name for name in self._tables[table][0] if name in values]
+            key = table, frozenset(own), frozenset(fixed)
+            if key not in self._fitting:
+                found: dict[tuple[Value, ...], dict[tuple[Value, ...], None]] = {}
+                for row in self._tables[table][1]:
+                    of = dict(zip(self._tables[table][0], row, strict=True))
+                    of_fixed = tuple(of[name] for name in fixed)
+                    found.setdefault(of_fixed, {})[tuple(of[name] for name in own)] = None
+                self._fitting[key] = found
+            fitting.append(self._fitting[key].get(tuple(values[name] for name in fixed), {}))
+        flat = [name for group in names for name in group]
+        for rows in itertools.product(*fitting):
+            yield {**values, **dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))}
 
     def apart(self, letters: Iterable[str], others: Iterable[str]) -> set[str]:
         """Those of `letters` that run with none of `others`: a table's letters run together."""
@@ -696,24 +719,24 @@ class _Reader:
             self._tell("T2T111", message, self._place_of(letter, row), hint)
         if unknown:
             return
-        joined = self.letters.apart(letters, row.distinguishing)
-        if joined and row.made.join is None:
-            letter = min(joined)
-            count = self.letters.count(joined)
+        apart = self.letters.apart(letters, row.distinguishing)
+        joined = letters - row.distinguishing if row.made.join is not None else set()
+        if apart and row.made.join is None:
+            letter = min(apart)
+            count = self.letters.count(apart)
             message = f"<{letter}> is only in tf: {count} variables for one parameter"
             hint = "use it in torch too, or write tf as a list with join"
             self._tell("T2T111", message, row.made.place("tf"), hint)
             return
-        count = self.letters.count(letters - joined)
-        within = self.letters.count(joined)
-        sources = sum(within if name.letters & joined else 1 for name in row.tf)
-        self._names += max(1, sources) * count
+        told_apart = letters - joined
+        count = self.letters.count(told_apart)
+        self._names += max(count, sum(self.letters.count(told_apart | name.letters) for name in row.tf))
         if self._names > MAX_RULES or count * len(str(row.torch)) > MAX_TEXT:
             if not self._is_over:
                 self._is_over = True
                 self._tell("T2T110", f"the rows stand for more than {MAX_RULES} names", row.made.at)
             return
-        for values in self.letters.values(letters - joined):
+        for values in self.letters.values(told_apart):
             try:
                 yield self._filled(row, values, joined)
             except TemplateError as error:
@@ -727,9 +750,8 @@ class _Reader:
 
     def _filled(self, row: _Row, values: Mapping[str, Value], joined: set[str]) -> Rule:
         if joined:
-            within = [{**values, **more} for more in self.letters.values(joined)]
             sources = tuple(
-                name.filled(each) for name in row.tf for each in (within if name.letters & joined else [values])
+                name.filled(each) for name in row.tf for each in self.letters.within(name.letters & joined, values)
             )
         else:
             sources = tuple(name.filled(values) for name in row.tf)

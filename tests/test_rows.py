@@ -99,6 +99,12 @@ def test_a_letter_that_only_variables_have_makes_a_join() -> None:
     ]
 
 
+def test_a_join_takes_of_a_table_the_rows_that_fit() -> None:
+    text = "for: {p q: [[1, 0..1], [2, 0]]}\nmap:\n- {tf: ['v<p>_<q>'], torch: 'b<p>', join: x, axes: x -> x}\n"
+
+    assert pairs(text) == [(("v1_0", "v1_1"), "b1"), ("v2_0", "b2")]
+
+
 def test_bounds_and_drops_take_indices_too() -> None:
     text = (
         "for: {i: 0..1}\nmap:\n- {tf: a, torch: 'b<i>', slice: ['<2i>:<2i+2>'], into: [':', '-1:']}\n"
