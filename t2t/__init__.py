@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         load,
         load_into,
         open_checkpoint,
-        recipes,
         record,
         verify,
     )
@@ -49,7 +48,6 @@ _HOMES = {
             "load",
             "load_into",
             "open_checkpoint",
-            "recipes",
             "record",
             "verify",
         ),
@@ -88,7 +86,6 @@ __all__ = [
     "load",
     "load_into",
     "open_checkpoint",
-    "recipes",
     "record",
     "verify",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from t2t import checkpoints, rows
+from t2t import checkpoints
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
@@ -49,6 +49,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
+from t2t.recipes import texts
 from t2t.tensors import CheckpointInventory, TensorRef
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
 
 def recipes() -> dict[str, str]:
     """The built-in recipes: each name, and its rows as they are written."""
-    return rows.texts()
+    return texts()
 
 
 def apply_recipe(

@@ -20,7 +20,7 @@ from t2t.coverage import Part
 from t2t.names import shown
 from t2t.plan import Plan, Step, stored
 from t2t.problems import Location, MappingError, Problem, in_file_order
-from t2t.rows import Rule
+from t2t.rules import Rule
 from t2t.tensors import DTYPES, TensorRef
 
 Array = np.ndarray[Any, Any]

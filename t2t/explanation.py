@@ -12,7 +12,7 @@ from t2t.boxes import Bounds
 from t2t.coverage import Part
 from t2t.names import shown
 from t2t.plan import Step
-from t2t.rows import Rule
+from t2t.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from t2t import document as yaml_text
 from t2t import rows, verification
 from t2t.boxes import Bounds
 from t2t.document import Document
+from t2t.letters import Letters
 from t2t.names import shown
 from t2t.problems import Location, Problem, in_file_order
-from t2t.rows import Lost, Rule
+from t2t.rules import Lost, Rule
 from t2t.verification import Verify, resolved
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -181,7 +182,7 @@ def _ignore(document: Document) -> tuple[list[Ignore], list[Problem]]:
     return found, problems
 
 
-def _drop(document: Document, letters: rows.Letters) -> tuple[list[Drop], list[Problem]]:
+def _drop(document: Document, letters: Letters) -> tuple[list[Drop], list[Problem]]:
     entries = document.tree.get("drop", [])
     found: list[Drop] = []
     problems: list[Problem] = []

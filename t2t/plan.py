@@ -15,6 +15,7 @@ import numpy as np
 
 from t2t import axes as notation
 from t2t import boxes, coverage
+from t2t.applied import applied as rules_applied
 from t2t.axes import Axes, AxesError, Transform
 from t2t.boxes import BoundsError, Box
 from t2t.checkpoints import otherwise
@@ -22,7 +23,7 @@ from t2t.coverage import Part, Read
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
 from t2t.problems import Problem
-from t2t.rows import Rule
+from t2t.rules import Rule
 from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, Shape, TensorRef
 
 #: Which dtype of torch holds every value of one that torch lacks; of quantised values the integers, without a scale.
@@ -103,7 +104,7 @@ def make(
 
     Without a module's inventory the parameters are not checked, and a note says so.
     """
-    applied = coverage.applied(mapping, checkpoint, module)
+    applied = rules_applied(mapping, checkpoint, module)
     parts: list[Part] = []
     part_problems: list[Problem] = []
     for rule in applied.rules:

@@ -11,21 +11,18 @@ Everything here is known from the file alone.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from t2t import axes as notation
 from t2t import document as yaml_text
-from t2t.axes import Axes, AxesError, Order
+from t2t.axes import Axes, AxesError
 from t2t.boxes import Bounds, BoundsError, bounds
 from t2t.document import Document, TreePath
+from t2t.letters import MAX_RULES, Letters
 from t2t.names import (
     OUTPUT_SUFFIX,
     VALUE_SUFFIX,
@@ -37,9 +34,8 @@ from t2t.names import (
     template,
 )
 from t2t.problems import Location, Problem
-
-#: More rules than the largest published models have variables, by a factor of ten.
-MAX_RULES = 200_000
+from t2t.recipes import builtin
+from t2t.rules import Lost, Rule
 
 #: How many unknown letters and recipes get a proposal.
 MAX_HINTS = 20
@@ -53,52 +49,6 @@ MAX_DEPTH = 4
 _PLACEHOLDER = re.compile(r"<[^<>]*>?")
 
 _NO_NAME = Template(())
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """
-    One assignment: `target` (a name of the module's state_dict) gets variables, a number, another name's Parameter, or
-    keeps the value that it was built with. Exactly one of `sources`, `fill`, `tie`, `keep` is set.
-
-    Of each source `slice` is read; with `join` they are put together along that axis. `axes` are empty where the row
-    gives none; `dims` are sizes of their axes. `into` says which part of the target this is. `shadowed` are the
-    variables that `select` replaced. `use` tells apart the uses of recipes: place, names, recipe. `is_whole` is False
-    for a row with a problem of its own: it counts as using its names, and nothing else of it is checked.
-    """
-
-    target: str
-    at: Location
-    places: Mapping[str, Location]
-    sources: tuple[str, ...] = ()
-    slice: tuple[Bounds, ...] = ()
-    into: tuple[Bounds, ...] = ()
-    join: str | None = None
-    flip: tuple[str | int, ...] = ()
-    axes: tuple[Axes, ...] = ()
-    dims: Mapping[str, int] = field(default_factory=dict)
-    order: Mapping[str, Order] = field(default_factory=dict)
-    scale: float | None = None
-    add: float | Mapping[str, Mapping[str, float]] | None = None
-    dtype: str | None = None
-    reuse: bool = False
-    optional: bool = False
-    shadowed: tuple[str, ...] = ()
-    use: tuple[Location, str, str, str] | None = None
-    fill: float | None = None
-    tie: str | None = None
-    keep: bool = False
-    why: str = ""
-    is_whole: bool = True
-
-    @property
-    def source(self) -> str | None:
-        """The variable that it reads, the first where it joins several; None where it reads none."""
-        return self.sources[0] if self.sources else None
-
-    def place(self, key: str) -> Location:
-        """Where the row's value of this key stands; the row itself where it has none."""
-        return self.places.get(key, self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,189 +84,6 @@ class _Row:
         others = [self.torch, *self.slice, *self.into, *numbers]
         others += [name for name in (self.tie, self.scale) if name is not None]
         return set().union(*(name.letters for name in others))
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """
-    The names that rows without a rule may have meant, as globs: what is wrong with those rows is told, and enough.
-    """
-
-    variables: tuple[str, ...] = ()
-    parameters: tuple[str, ...] = ()
-
-
-class Letters:
-    """What `for` declares: each letter with its values, each table with its rows. Remembers which of them were used."""
-
-    def __init__(self, document: Document) -> None:
-        self.problems: list[Problem] = []
-        self._tables: list[tuple[tuple[str, ...], list[tuple[Value, ...]]]] = []
-        self._owner: dict[str, int] = {}
-        self._places: dict[str, Location] = {}
-        self._used: set[str] = set()
-        self._count = 0
-        self._fitting: dict[
-            tuple[int, frozenset[str], frozenset[str]], dict[tuple[Value, ...], dict[tuple[Value, ...], None]]
-        ] = {}
-        self._projected: dict[tuple[int, frozenset[str]], list[tuple[Value, ...]]] = {}
-        declared = document.tree.get("for", {})
-        for key, given in (declared if isinstance(declared, dict) else {}).items():
-            self._declare(key, given, document)
-
-    def _declare(self, key: str, given: Any, document: Document) -> None:
-        at = document.at_key("for", key)
-        names = tuple(key.split(" "))
-        for name in names:
-            if name in self._owner or names.count(name) > 1:
-                self.problems.append(Problem("T2T113", f"letter {shown(name)} is declared twice", at, "rename one"))
-                return
-        if ("for", key) in document.spoilt:
-            rows: list[tuple[Value, ...]] = []
-        else:
-            try:
-                rows = self._table(names, given) if len(names) > 1 else [(value,) for value in _values(given)]
-                self._count += len(rows)
-                if self._count > MAX_RULES:
-                    raise TemplateError(f"letters have more than {MAX_RULES} values in all")
-                if len(set(rows)) < len(rows):
-                    (again, _), *_ = Counter(rows).most_common(1)
-                    raise TemplateError(f"has {', '.join(map(str, again))} twice", "each value once")
-            except TemplateError as error:
-                place = document.at("for", key)
-                self.problems.append(Problem("T2T113", f"for {shown(key)}: {error.cause}", place, error.hint))
-                rows = []
-        for name in names:
-            self._owner[name] = len(self._tables)
-            self._places[name] = at
-        self._tables.append((names, rows))
-
-    @staticmethod
-    def _table(names: tuple[str, ...], given: Any) -> list[tuple[Value, ...]]:
-        rows: list[tuple[Value, ...]] = []
-        if not isinstance(given, list):
-            raise TemplateError("a table is a list of rows", "for example [[1, 0..2], [2, 3..5]]")
-        for number, row in enumerate(given):
-            if not isinstance(row, list) or len(row) != len(names):
-                has = f"{len(row)} cells" if isinstance(row, list) else "no cells"
-                raise TemplateError(f"row {number} has {has}, but there are {len(names)} letters")
-            cells = [_values(cell) if _is_many(cell) else None for cell in row]
-            lengths = sorted({len(cell) for cell in cells if cell is not None})
-            if len(lengths) > 1:
-                raise TemplateError(f"row {number} has ranges of {lengths[0]} and {lengths[1]}", "they run together")
-            for position in range(lengths[0] if lengths else 1):
-                rows.append(
-                    tuple(
-                        _value(cell) if many is None else many[position] for cell, many in zip(row, cells, strict=True)
-                    )
-                )
-        return rows
-
-    def __contains__(self, letter: str) -> bool:
-        return letter in self._owner
-
-    def use(self, letters: Iterable[str]) -> None:
-        """Notes that a row uses them."""
-        self._used.update(letters)
-
-    def count(self, letters: Iterable[str]) -> int:
-        """How many values they have together."""
-        return math.prod(len(self._rows(table, letters)) for table in self._of(letters))
-
-    def values(self, letters: Iterable[str]) -> Iterator[dict[str, Value]]:
-        """
-        Every value of these letters, in the order of `for`. A table's letters go together, and count once: of one that
-        has more letters than are used, rows that are the same in those are one.
-        """
-        tables = self._of(letters)
-        names = [[name for name in self._tables[table][0] if name in letters] for table in tables]
-        flat = [name for group in names for name in group]
-        for rows in itertools.product(*(self._rows(table, letters) for table in tables)):
-            yield dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))
-
-    def within(self, letters: set[str], values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
-        """The given values with every value of these letters beside them; of a table, those of its rows that fit."""
-        fitting = []
-        tables = self._of(letters)
-        names = [[name for name in self._tables[table][0] if name in letters] for table in tables]
-        for table, own in zip(tables, names, strict=True):
-            fixed = [name for name in self._tables[table][0] if name in values]
-            key = table, frozenset(own), frozenset(fixed)
-            if key not in self._fitting:
-                found: dict[tuple[Value, ...], dict[tuple[Value, ...], None]] = {}
-                for row in self._tables[table][1]:
-                    of = dict(zip(self._tables[table][0], row, strict=True))
-                    of_fixed = tuple(of[name] for name in fixed)
-                    found.setdefault(of_fixed, {})[tuple(of[name] for name in own)] = None
-                self._fitting[key] = found
-            fitting.append(self._fitting[key].get(tuple(values[name] for name in fixed), {}))
-        flat = [name for group in names for name in group]
-        for rows in itertools.product(*fitting):
-            yield {**values, **dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))}
-
-    def apart(self, letters: Iterable[str], others: Iterable[str]) -> set[str]:
-        """Those of `letters` that run with none of `others`: a table's letters run together."""
-        tables = set(self._of(others))
-        return {letter for letter in letters if self._owner[letter] not in tables}
-
-    def _of(self, letters: Iterable[str]) -> list[int]:
-        return sorted({self._owner[letter] for letter in letters})
-
-    def _rows(self, table: int, letters: Iterable[str]) -> list[tuple[Value, ...]]:
-        names, rows = self._tables[table]
-        positions = [position for position, name in enumerate(names) if name in letters]
-        if len(positions) == len(names):
-            return rows
-        key = table, frozenset(names[position] for position in positions)
-        if key not in self._projected:
-            distinct = dict.fromkeys(tuple(row[position] for position in positions) for row in rows)
-            self._projected[key] = list(distinct)
-        return self._projected[key]
-
-    def unknown(self, letter: str) -> str:
-        """A hint for a letter that is not declared."""
-        return did_you_mean(letter, self._owner, 1) or f"write for: {{{letter}: 0..11}} or its values"
-
-    def unused(self) -> list[Problem]:
-        """A problem for each letter that nothing uses."""
-        return [
-            Problem("T2T113", f"letter {letter} is used by no row", at, "remove it from for")
-            for letter, at in self._places.items()
-            if letter not in self._used
-        ]
-
-
-def _is_many(cell: Any) -> bool:
-    return isinstance(cell, list) or (isinstance(cell, str) and ".." in cell)
-
-
-def _values(given: Any) -> list[Value]:
-    """`0..11`, or a list of values and ranges. Raises TemplateError."""
-    if isinstance(given, str):
-        first, _, last = given.partition("..")
-        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or len(first + last) > 18:
-            raise TemplateError(f"'{shown(given)}' is not a range", "write 0..11, or a list of values")
-        if int(last) < int(first):
-            raise TemplateError(f"the range {given} is empty", "the end is included")
-        if int(last) - int(first) >= MAX_RULES:
-            raise TemplateError(f"the range {given} has more than {MAX_RULES} values")
-        return list(range(int(first), int(last) + 1))
-    if not isinstance(given, list) or not given:
-        raise TemplateError("has no values", "write 0..11, or a list of values")
-    found: list[Value] = []
-    for value in given:
-        found += _values(value) if isinstance(value, str) and ".." in value else [_value(value)]
-        if len(found) > MAX_RULES:
-            raise TemplateError(f"has more than {MAX_RULES} values")
-    return found
-
-
-def _value(value: Any) -> Value:
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
-        raise TemplateError(f"{shown(str(value))} is not a value", "a value is 0, 1, 2 ... or a word")
-    if isinstance(value, str) and (not value or "<" in value):
-        raise TemplateError(f"'{shown(value)}' is not a word")
-    return value
 
 
 def read(document: Document, select: str = "") -> tuple[list[Rule], Lost, Letters, list[Problem]]:
@@ -367,26 +134,6 @@ def name_problems(name: str, at: Location) -> list[Problem]:
             hint = f"write {shown(name.removesuffix(suffix))}"
             return [Problem("T2T109", f"{shown(name)} ends in {suffix}, which names in a mapping don't", at, hint)]
     return []
-
-
-@functools.cache
-def builtin() -> Document:
-    """The recipes that t2t brings, as a document."""
-    file = Path(__file__).with_name("recipes.yaml")
-    return yaml_text.built_in(file.read_bytes(), file.name)
-
-
-def texts() -> dict[str, str]:
-    """Each built-in recipe as it is written, comments included."""
-    written = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8").splitlines()
-    document = builtin()
-    names = list(document.tree["recipes"])
-    starts = [document.keys["recipes", name][0] - 1 for name in names]
-    found = {}
-    for name, start, end in zip(names, starts, [*starts[1:], len(written)], strict=True):
-        own = itertools.takewhile(lambda line: line.startswith("  - "), written[start + 1 : end])
-        found[name] = "\n".join(line.removeprefix("  ") for line in (written[start], *own))
-    return found
 
 
 class _Reader:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from t2t import coverage, execute, mapping, plan
+from t2t import applied, coverage, execute, mapping, plan
 from t2t.problems import MappingError, Problem
 from t2t.tensors import DTYPES, CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
 from tests.given import HEAD, Memory, lines, parameters, read, variables
@@ -578,7 +578,7 @@ def test_a_wrong_checkpoint_is_refused_in_seconds() -> None:
     problems = told(rows, variables(*refs), None)
 
     assert time.process_time() - began < 3
-    assert sum("; did you mean" in problem for problem in problems) == coverage.PROPOSALS
+    assert sum("; did you mean" in problem for problem in problems) == applied.PROPOSALS
     assert sum("T2T201" in problem for problem in problems) == len(names)
     assert [problem for problem in problems if "T2T205" in problem] == [
         "4:1: T2T205 100 variables are used by no row: model/encoder/layer_6/attention/value/kernel, "

@@ -30,7 +30,7 @@ from t2t.execute import tensors
 from t2t.module import assign, inventory, to_torch
 from t2t.names import template
 from t2t.plan import make
-from t2t.rows import builtin
+from t2t.recipes import builtin
 from tests.given import HEAD, Array, Memory, read
 
 ROOT = Path(__file__).resolve().parents[1]

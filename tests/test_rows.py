@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from t2t import mapping, rows
+from t2t import mapping, recipes
 from t2t.mapping import Drop, Require
 from t2t.names import TemplateError, template
 from t2t.problems import Location
@@ -202,13 +202,13 @@ def test_a_number_may_fill_an_addend_and_a_bound() -> None:
 
 
 def test_the_text_of_each_built_in_recipe_is_its_rows() -> None:
-    texts = rows.texts()
+    texts = recipes.texts()
 
-    assert list(texts) == list(rows.builtin().tree["recipes"])
+    assert list(texts) == list(recipes.builtin().tree["recipes"])
     for name, text in texts.items():
         first, *own = text.splitlines()
         assert first.startswith(f"{name}:")
-        assert len(own) == len(rows.builtin().tree["recipes"][name])
+        assert len(own) == len(recipes.builtin().tree["recipes"][name])
 
 
 # --- what the file alone shows to be wrong ---

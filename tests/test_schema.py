@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from t2t import document
-from t2t.rows import Rule
+from t2t.rules import Rule
 from t2t.tensors import DTYPES
 from t2t.writers import WRITERS
 
