@@ -131,7 +131,7 @@ def source_problems(
             meant.update(close)
             message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
             problems.append(Problem("T2T208", message, entry.at, proposing(close) or "remove it: it is stale"))
-    if not readers and not problems:
+    if not readers and not problems and not mapping.lost.variables:
         message = "no row reads a variable of the checkpoint"
         problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
     meant.update(name for rule in applied.rules for name in rule.shadowed)

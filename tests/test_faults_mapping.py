@@ -631,7 +631,7 @@ def transforms_that_there_are_not(folder: Path) -> None:
         ("map:", "for: {i: 0..1000000000}\nmap:\n" + letters.format("i"),
               "5:10: T2T113 for i: the range 0..1000000000 has more than 200000 values"),
         ("map:", "for: {i: 0..9999, j: 0..9999}\nmap:\n" + letters.format("i>.<j"),
-              "7:3: T2T110 the rows stand for more than 200000 assignments"),
+              "7:3: T2T110 the rows stand for more than 200000 names"),
         ("axes: i o -> o i", f"axes: {many} -> a",
               f"6:54: T2T301 layers.0.weight: axes '{many[:117]}...' have 10000 axes on one side, at most 32 are "
               "possible"),
