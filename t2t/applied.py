@@ -53,8 +53,12 @@ def applied(mapping: MappingFile, checkpoint: CheckpointInventory, module: Modul
     for pattern in mapping.lost.parameters:
         told.update(name for name in parameters or () if matches(pattern, name, "."))
     folders = _Folders(known, parameters or {})
+    by_full_name = {
+        ref.full_name for ref in checkpoint.variables.values() if ref.full_name and ref.full_name != ref.name
+    }
     for use, own in uses.items():
-        if found := _use_problem(own, known, parameters, folders if len(problems) < PROPOSALS else None):
+        full = by_full_name if mapping.names == "key" else set()
+        if found := _use_problem(own, known, parameters, folders if len(problems) < PROPOSALS else None, full):
             problems.append(found[0])
             told.update(name for name in (*known, *(parameters or ())) if found[1] and name.startswith(found[1]))
             lost.add(use)
@@ -91,11 +95,15 @@ class _Folders:
 
 
 def _use_problem(
-    rules: Sequence[Rule], known: set[str], parameters: Mapping[str, ParameterRef] | None, folders: _Folders | None
+    rules: Sequence[Rule],
+    known: set[str],
+    parameters: Mapping[str, ParameterRef] | None,
+    folders: _Folders | None,
+    full_names: set[str],
 ) -> tuple[Problem, str] | None:
     """
     What is wrong with one use of a recipe as a whole: a side, or both, that has none of its names; and what the names
-    begin with that a hint proposes. Without `folders` none is proposed.
+    begin with that a hint proposes. Without `folders` none is proposed. `full_names` are what variables could go by.
     """
     assert rules[0].use is not None
     _, tf, torch, recipe = rules[0].use
@@ -107,12 +115,15 @@ def _use_problem(
     if parameters is None and all(rule.optional for rule in reading):
         return None  # they may be missing on both sides
     at = rules[0].place("tf")
-    wanted = ", ".join(shown(name) for name in [name for rule in reading for name in rule.sources][:3])
+    wanted = ", ".join(map(shown, list(dict.fromkeys(name for rule in reading for name in rule.sources))[:3]))
     close = [name for name in nearest(tf, folders.variables, 4) if name != tf][:3] if folders else []
     hint = proposing(close)
     if there := sorted(name for name in known if name.startswith(f"{tf}/") and "/" not in name[len(tf) + 1 :]):
         hint = f"what is there: {', '.join(shown(name) for name in there[:4])}"
         close = [tf]
+    last = tf.rpartition("/")[2]
+    if meant := [name for name in sorted(full_names) if name.startswith(f"{last}/")]:
+        hint = f"with names: full_name in source its variables are {', '.join(map(shown, meant[:3]))}"
     begins = f"{close[0]}/" if close else ""
     if not has_source and any(name in known for rule in reading for name in rule.shadowed):
         message = f"source.select reads {wanted}, none of which is a variable of the checkpoint"

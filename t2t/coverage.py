@@ -120,22 +120,34 @@ def source_problems(
             message = f"reuse: true, but only this row reads what its recipe {shown(use[3])} reads"
             problems.append(Problem("T2T207", message, rule.place("reuse"), "remove reuse"))
     problems += _element_problems(mapping, checkpoint, readers, reads)
-    for entry in mapping.ignore:
-        if entry.pattern is not None and not any(matches(entry.pattern, name) for name in variables):
-            shared = [name for name in checkpoint.shared_names if matches(entry.pattern, name)]
-            if shared:
-                meant.update(key for name in shared for key in checkpoint.shared_names[name])
-                problems += [_shared_problem(name, checkpoint, entry.at) for name in shared]
-                continue
-            close = nearest(entry.pattern, variables, 1) if len(problems) < PROPOSALS else []
-            meant.update(close)
-            message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
-            problems.append(Problem("T2T208", message, entry.at, proposing(close) or "remove it: it is stale"))
+    problems += _stale_problems(mapping, checkpoint, meant, len(problems))
     if not readers and not problems and not mapping.lost.variables:
         message = "no row reads a variable of the checkpoint"
         problems.append(Problem("T2T209", message, mapping.map_at, "write a row with tf and torch"))
     meant.update(name for rule in applied.rules for name in rule.shadowed)
     return [*problems, *_unused_problems(mapping, checkpoint, {*readers, *meant})]
+
+
+def _stale_problems(
+    mapping: MappingFile, checkpoint: CheckpointInventory, meant: set[str], count: int
+) -> Iterable[Problem]:
+    """Patterns of `ignore` that match no variable."""
+    for entry in mapping.ignore:
+        if entry.pattern is None or any(matches(entry.pattern, name) for name in checkpoint.variables):
+            continue
+        shared = [name for name in checkpoint.shared_names if matches(entry.pattern, name)]
+        if shared:
+            meant.update(key for name in shared for key in checkpoint.shared_names[name])
+            yield from (_shared_problem(name, checkpoint, entry.at) for name in shared)
+            continue
+        close = nearest(entry.pattern, checkpoint.variables, 1) if count < PROPOSALS else []
+        count += 1
+        meant.update(close)
+        hint = proposing(close) or "remove it: it is stale"
+        if any("**" in part and part != "**" for part in entry.pattern.split("/")):
+            hint = "** stands for whole parts of a name, * for some of one: write **/*NAME*"
+        message = f"ignore pattern {shown(entry.pattern)} matches no variable of the checkpoint"
+        yield Problem("T2T208", message, entry.at, hint)
 
 
 def _unknown_problems(

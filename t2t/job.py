@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -230,8 +231,18 @@ class Job:
         """The comparison of the filled module. Raises MappingError (T2T501) when the two differ."""
         comparison = self.comparison(recording)
         if not comparison.proven:
-            raise MappingError(comparison.problems())
+            raise MappingError([replace(problem, hint=self._hint(problem.hint)) for problem in comparison.problems()])
         return comparison
+
+    def _hint(self, usual: str) -> str:
+        """What to look at first where the mapping itself may be why the two differ."""
+        dtype = self.mapping.output.dtype
+        if dtype and dtype != "float64" and any(planning.stored(s, dtype) != s.dtype for s in self.plan.steps):
+            return f"the file's tensors are {dtype}: say in verify's rel how much that may change; {usual}"
+        if self.mapping.select:
+            what = f"source.select reads {self.mapping.select}, the original what its graph's Saver says"
+            return f"{what}: record it with the graph that was saved for evaluation, or with call; {usual}"
+        return usual
 
     def comparison(self, recording: Recording) -> Comparison:
         """The comparison of the filled module, whatever comes of it."""

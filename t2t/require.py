@@ -64,7 +64,10 @@ def _differences(name: str, part: nn.Module, require: Require) -> Iterator[Probl
         if found is _MISSING:
             known = [word for word in dir(part) if not word.startswith("_")]
             message = f"{subject} ({type(part).__name__}) has no attribute {shown(attribute)}"
-            yield Problem("T2T505", message, at, did_you_mean(attribute, known, 1))
+            hint = did_you_mean(attribute, known, 1)
+            if isinstance(part, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+                hint = f"{shown(require.pattern)} matches what holds modules, too: for those in it write {name}.*"
+            yield Problem("T2T505", message, at, hint)
         elif not _equal(found, wanted):
             message = f"{subject}.{attribute} is {shown(str(_plain(found)))}, but require says {shown(str(wanted))}"
             yield Problem("T2T505", message, at, "build it so, or change the requirement")

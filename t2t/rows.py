@@ -169,6 +169,7 @@ class _Reader:
         """The rules of one row of `map`."""
         read = self._row(row, path, self.document)
         made: list[Rule] = []
+        self.letters.use(read.letters if read else ())  # a recipe that is not found doesn't make them stale
         is_lost = read is None
         for inlined in self._inlined(read, ()) if read else ():
             if self._is_over:
@@ -222,7 +223,7 @@ class _Reader:
         more: dict[str, Any] = {}
         if not is_spoilt:
             made, more = self._keys(row, made)
-        elif "use" in row:
+        elif any(key.startswith("use") for key in row):
             return None
         if any(problem.code == "T2T111" for problem in self.problems[before:]):
             return None
@@ -245,7 +246,7 @@ class _Reader:
         for axis, given in add.items() if isinstance(add, dict) else ():
             entries[axis] = {k: self._number_at(v, made, "add") for k, v in given.items()}
             known = order[axis].after if axis in order else ""
-            for entry in given:
+            for entry in given if axis in order or axis not in row.get("order", {}) else ():
                 if entry not in known or not known:
                     message = f"{shown(row['torch'])}: add names the entry {shown(entry)} of {shown(axis)}"
                     has = f"whose order has {', '.join(known)}" if known else "which has no order"

@@ -410,3 +410,25 @@ def test_the_mappings_own_recording_is_not_replaced_by_another_checkpoints(tmp_p
         f"{place}: T2T801: the recording of another checkpoint stands there; "
         "give --recording FILE to keep both, or --force to replace it"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("w.pt", "ends in .pt, but its format is safetensors; write output: {format: pt} in the mapping, or choose"),
+        ("w.h5", "ends in .h5, but its format is safetensors; choose"),
+    ],
+)
+def test_a_name_that_promises_another_format_is_refused(project: Project, name: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        t2t.convert("small.yaml", name, verify=False)
+
+    assert str(error.value) == f"T2T001 the output {name} {message} a name that ends in .safetensors"
+    assert not (project.folder / name).exists()
+
+
+def test_explain_of_a_module_says_what_it_holds(project: Project) -> None:
+    with pytest.raises(
+        MappingError, match=r"'layers.0' is written by no row; it holds layers.0.weight, layers.0.bias$"
+    ):
+        t2t.explain("small.yaml", "layers.0")

@@ -98,7 +98,8 @@ class Comparison:
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
         draw = f"draw {delta.draw}" + (f", step {delta.step}" if self.verify.steps > 1 else "")
         details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, {draw}: {sides}",)
-        hint = "check rows of one shape that may be exchanged, axes behind a flatten, then padding, eps and activations"
+        hint = "check rows of one shape that may be exchanged, axes behind a flatten, the order of gates and a forget "
+        hint += "bias, then padding, eps and activations"
         return Problem("T2T501", text, self.verify.at, hint, details=details)
 
 

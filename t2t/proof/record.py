@@ -147,7 +147,11 @@ def _run_name(verify: Verify, run: int) -> str:
 
 
 def _install(library: str) -> str:
-    return f"run pip install -e '.[{EXTRAS[library]}]'" if library in EXTRAS else f"run pip install {library}"
+    return (
+        f"in the clone of t2t, run pip install -e '.[{EXTRAS[library]}]'"
+        if library in EXTRAS
+        else f"run pip install {library}"
+    )
 
 
 def _computed(

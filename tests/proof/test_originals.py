@@ -29,6 +29,8 @@ from t2t.verification import Verify
 
 QUIET = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 
+RUN = "in the clone of t2t, run"
+
 
 def needs(*libraries: str) -> pytest.MarkDecorator:
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
@@ -535,17 +537,18 @@ def test_a_file_of_keras_2_needs_tf_keras(record: Recorder, tiny: Path, monkeypa
     whole = tiny / f"{RESNET}.h5"
 
     assert record.refusal(PIXELS, f"{{keras: {whole}, fetch: {{y: y}}}}", whole) == (
-        "T2T901 tf_keras is not installed, and the file was written by Keras 2.4.0; run pip install -e '.[keras2]'"
+        "T2T901 tf_keras is not installed, and the file was written by Keras 2.4.0; "
+        "in the clone of t2t, run pip install -e '.[keras2]'"
     )
 
 
 @pytest.mark.parametrize(
     ("reference", "hidden", "message"),
     [
-        ("{tflite: m, fetch: {y: y}}", ("ai_edge_litert", "tensorflow"), "ai_edge_litert is not installed; run pip "
+        ("{tflite: m, fetch: {y: y}}", ("ai_edge_litert", "tensorflow"), f"ai_edge_litert is not installed; {RUN} pip "
          "install -e '.[lite]'"),
-        ("{onnx: m, fetch: {y: y}}", ("onnxruntime",), "onnxruntime is not installed; run pip install -e '.[onnx]'"),
-        ("{keras: m, fetch: {y: y}}", ("tensorflow",), "tensorflow is not installed; run pip install -e '.[tf]'"),
+        ("{onnx: m, fetch: {y: y}}", ("onnxruntime",), f"onnxruntime is not installed; {RUN} pip install -e '.[onnx]'"),
+        ("{keras: m, fetch: {y: y}}", ("tensorflow",), f"tensorflow is not installed; {RUN} pip install -e '.[tf]'"),
     ],
 )  # fmt: skip
 def test_a_library_that_is_missing_is_named_with_what_brings_it(

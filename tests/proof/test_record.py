@@ -155,7 +155,15 @@ def test_madrys_logits_are_recorded_as_they_were(verify_of: VerifyOf, shared_dat
 REFUSALS: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "no such output": ({"fetch": {"y": "yy:0"}}, ("names", "fetch y: the graph has no tensor yy:0", "")),
     "an operation": ({"fetch": {"y": "y"}}, ("names", "fetch y: the graph has no tensor y", "write y:0")),
-    "no such input": ({"feed": {"x": "x:1"}}, ("names", "feed x: the graph has no tensor x:1", "")),
+    "no such input": (
+        {"feed": {"x": "x:1"}},
+        (
+            "names",
+            "feed x: the graph has no tensor x:1",
+            "its placeholders are x:0 float32 [?, 3], wide:0 float32 [?, 4], whole:0 int32 [?, 3], flag:0 bool [], "
+            "unfed:0 float32 [], ...",
+        ),
+    ),
     "another dtype": (
         {"feed": {"x": "whole:0"}},
         ("names", "x is float32, but whole:0 is int32", "give the input dtype int32"),
@@ -346,7 +354,9 @@ def test_a_temporary_directory_that_is_gone_is_told(
 def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
-    assert refusal(verify_of()) == Problem("T2T901", "tensorflow is not installed", hint="run pip install -e '.[tf]'")
+    assert refusal(verify_of()) == Problem(
+        "T2T901", "tensorflow is not installed", hint="in the clone of t2t, run pip install -e '.[tf]'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +364,7 @@ def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monke
     [
         (
             "raise ModuleNotFoundError(\"No module named 'tensorflow'\", name='tensorflow')",
-            Problem("T2T901", "tensorflow is not installed", hint="run pip install -e '.[tf]'"),
+            Problem("T2T901", "tensorflow is not installed", hint="in the clone of t2t, run pip install -e '.[tf]'"),
         ),
         (
             "raise ImportError('libcuda.so: cannot open\\nmore')",
@@ -487,3 +497,54 @@ def test_the_child_ends_with_its_parent(hanging: tuple[subprocess.Popen[bytes], 
     parent.wait(60)
 
     assert until(lambda: not is_running(child))
+
+
+#: An evaluation graph: its Saver restores each variable from its moving average.
+AVERAGED = """
+    import sys, numpy as np, tensorflow as tf
+    v1 = tf.compat.v1
+    folder = sys.argv[1]
+
+    def net():
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        w = v1.get_variable("w", initializer=np.ones((3, 2), np.float32), use_resource=bool(int(sys.argv[2])))
+        tf.identity(x @ w, name="y")
+        return w
+
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = net()
+        average = tf.train.ExponentialMovingAverage(0.5)
+        with tf.control_dependencies([w.assign_add(tf.ones((3, 2)))]):
+            step = average.apply([w])
+        session.run(w.initializer)
+        session.run(v1.global_variables_initializer())
+        session.run(step)
+        v1.train.Saver().save(session, folder + "/ckpt", write_meta_graph=False)
+        np.save(folder + "/average.npy", session.run(average.average(w)))
+    with tf.Graph().as_default():
+        net()
+        average = tf.train.ExponentialMovingAverage(0.5)
+        average.apply(v1.trainable_variables())
+        v1.train.Saver(average.variables_to_restore()).export_meta_graph(folder + "/g.meta")
+"""
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("is_resource", ["0", "1"], ids=["reference variables", "resource variables"])
+def test_a_graph_whose_saver_reads_averages_computes_with_averages(
+    tmp_path: Path, verify_of: VerifyOf, is_resource: str
+) -> None:
+    """As import_meta_graph and its Saver's restore do: what somebody exported for evaluation is what is recorded."""
+    command = [sys.executable, "-c", textwrap.dedent(AVERAGED), str(tmp_path), is_resource]
+    subprocess.run(command, env=QUIET, check=True, timeout=300)
+    notes: list[Problem] = []
+    made = record(verify_of(), str(tmp_path / "ckpt"), "d0", note=notes.append)
+    average = np.load(tmp_path / "average.npy")
+
+    assert average.max() != 2  # the plain variable
+    (draw,) = made.draws
+    assert np.allclose(draw.outputs["y"], draw.inputs["x"] @ average, rtol=1e-6)
+    assert [note.message for note in notes if note.code == "T2T906"] == [
+        "the graph's own Saver restores 1 variables under other names: "
+        "w is w/ExponentialMovingAverage of the checkpoint"
+    ]

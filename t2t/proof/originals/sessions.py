@@ -10,6 +10,9 @@ import numpy as np
 
 from .original import Array, Original, OriginalFailedError, Port, Request, cause, check_fits, library, sizes
 
+#: How many placeholders a hint names.
+MAX_TOLD = 5
+
 
 @contextmanager
 def graph(request: Request) -> Iterator[Original]:
@@ -17,18 +20,25 @@ def graph(request: Request) -> Iterator[Original]:
     tf = library("tensorflow")
     with tf.Graph().as_default() as loaded:
         try:
-            tf.compat.v1.train.import_meta_graph(request["path"], clear_devices=True)
+            own = tf.compat.v1.train.import_meta_graph(request["path"], clear_devices=True)
         except Exception as error:
             raise OriginalFailedError("run", f"the graph cannot be imported: {cause(error)}") from error
         fed, fetched = tensors(loaded, request["feed"], "feed"), tensors(loaded, request["fetch"], "fetch")
         with tf.compat.v1.Session() as session:
-            saver, missing = _restorable(tf, request["checkpoint"])
+            renamed = _renamed(tf, loaded, own)
+            savers, missing = _restorable(tf, request["checkpoint"], renamed)
 
             def restart() -> None:
-                _restore(tf, saver, session, request["checkpoint"])
+                for saver in savers:
+                    _restore(tf, saver, session, request["checkpoint"])
 
             restart()
-            yield Original(_runner(tf, session, fed, fetched, missing), restart, versions(tf))
+            notes: tuple[str, ...] = ()
+            if renamed:
+                name, stored = next(iter(renamed.items()))
+                what = f"the graph's own Saver restores {len(renamed)} variables under other names"
+                notes = (f"{what}: {name} is {stored} of the checkpoint",)
+            yield Original(_runner(tf, session, fed, fetched, missing), restart, versions(tf), notes)
 
 
 @contextmanager
@@ -70,7 +80,14 @@ def _tensor(loaded: Any, name: str, tensor: str, section: str) -> Any:
         message = f"{section} {name}: the graph has no tensor {tensor}"
         if f"{tensor}:0" in known:
             raise OriginalFailedError("names", message, f"write {tensor}:0", tensor) from error
-        raise OriginalFailedError("names", message, "", tensor, known) from error
+        hint = ""
+        if section == "feed":
+            fed = [port(op.outputs[0]) for op in loaded.get_operations() if op.type.startswith("Placeholder")]
+            told = [
+                f"{one.name} {one.dtype} {'?' if one.shape is None else sizes(one.shape)}" for one in fed[:MAX_TOLD]
+            ]
+            hint = f"its placeholders are {', '.join(told)}{', ...' if len(fed) > MAX_TOLD else ''}" if told else ""
+        raise OriginalFailedError("names", message, hint, tensor, known) from error
 
 
 def port(tensor: Any, name: str = "") -> Port:
@@ -101,35 +118,75 @@ def runner(tf: Any, session: Any, fed: dict[str, Any], fetched: dict[str, Any], 
     return run
 
 
-def _restorable(tf: Any, checkpoint: str) -> tuple[Any, dict[str, str]]:
+#: Operations between a restored tensor and the variable that it is assigned to.
+_PASSED = frozenset({"Identity", "Reshape", "Cast"})
+
+
+def _renamed(tf: Any, loaded: Any, saver: Any) -> dict[str, str]:
+    """
+    What the graph's own Saver calls variables in the checkpoint, where that is not their name.
+
+    An evaluation graph restores a variable from its moving average so: `w` is `w/ExponentialMovingAverage`. The Saver
+    is operations of the graph: RestoreV2 reads tensors by a constant list of names, and each is assigned to a variable.
+    """
+    if saver is None or not saver.saver_def.restore_op_name:
+        return {}
+    try:
+        root = loaded.get_operation_by_name(saver.saver_def.restore_op_name)
+    except KeyError:
+        return {}
+    renamed = {}
+    for operation in _ancestors(root):
+        if operation.type not in {"Assign", "AssignVariableOp"}:
+            continue
+        variable, tensor = operation.inputs[0].op, operation.inputs[1]
+        while tensor.op.type in _PASSED:
+            tensor = tensor.op.inputs[0]
+        if tensor.op.type not in {"RestoreV2", "RestoreSlice", "Restore"} or tensor.op.inputs[1].op.type != "Const":
+            continue
+        names = np.atleast_1d(tf.make_ndarray(tensor.op.inputs[1].op.get_attr("value")))
+        slices = tensor.op.inputs[2].op if len(tensor.op.inputs) > 2 else None
+        cut = (
+            np.atleast_1d(tf.make_ndarray(slices.get_attr("value"))) if slices and slices.type == "Const" else names[:0]
+        )
+        stored = names[tensor.value_index].decode()
+        is_part = tensor.value_index < len(cut) and bool(cut[tensor.value_index])
+        if stored != variable.name and not is_part:
+            renamed[variable.name] = stored
+    return renamed
+
+
+def _restorable(tf: Any, checkpoint: str, renamed: dict[str, str]) -> tuple[list[Any], dict[str, str]]:
     """
     What restores the graph's variables that the checkpoint holds in their shape; the others, each with the reason.
 
-    The graph's own Saver would ask for all of them, optimizer slots too, which many a checkpoint leaves out.
+    The graph's own Saver would ask for all of them, optimizer slots too, which many a checkpoint leaves out. What it
+    calls them (`renamed`) counts all the same.
     """
     v1 = tf.compat.v1
     try:
         stored = v1.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
     except Exception as error:
         raise OriginalFailedError("run", f"tensorflow cannot open the checkpoint: {cause(error)}") from error
-    restored, missing = {}, {}
+    restored, under, missing = {}, {}, {}
     collections = (v1.global_variables, v1.local_variables, v1.model_variables, v1.trainable_variables)
     for variable in (variable for collection in collections for variable in collection()):
         part = variable._get_save_slice_info()
-        name = part.full_name if part else variable.op.name
+        name = part.full_name if part else renamed.get(variable.op.name, variable.op.name)
         shape = part.full_shape if part else variable.shape
         if name not in stored:
-            missing[variable.op.name] = "the checkpoint does not hold it"
+            what = f"{name}, which the graph's Saver reads for it" if variable.op.name in renamed else "it"
+            missing[variable.op.name] = f"the checkpoint does not hold {what}"
         elif not shape.is_compatible_with(stored[name]) if part is None else list(shape) != stored[name]:
             missing[variable.op.name] = f"it is {sizes(shape)} in the graph and {stored[name]} in the checkpoint"
+        elif variable.op.name in renamed:
+            under[name] = variable
         else:
             restored[variable.op.name] = variable
-    return v1.train.Saver(list(restored.values())) if restored else None, missing
+    return [v1.train.Saver(given) for given in (list(restored.values()), under) if given], missing
 
 
 def _restore(tf: Any, saver: Any, session: Any, checkpoint: str) -> None:
-    if saver is None:
-        return
     try:
         saver.restore(session, checkpoint)
     except (tf.errors.OpError, ValueError, TypeError) as error:
