@@ -13,11 +13,13 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -144,7 +146,7 @@ class Child:
             return self._failed("says nothing more, but does not end")
         self._noise.seek(max(self._noise.seek(0, os.SEEK_END) - 2**16, 0))
         said = self._noise.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"died with {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how = f"died with {signal_name(-code)}" if code < 0 else f"ended with status {code}"
         last = f": {said[-1]}" if code > 0 and said else ""
         return refusal("T2T614", f"{self._what} {how}{last}", self.path, "the file is damaged, or that library is")
 
@@ -157,6 +159,7 @@ def serve(start: Callable[[], tuple[Mapping[str, Any], Answer | None]]) -> None:
     The child's side. `start` gives the first thing to say and what answers each question: a document, and bytes
     ("nbytes" is added). Without an answerer the child says the one thing and ends.
     """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     replies = _replies()  # first: libraries print while they are imported
     hello, answer = start()
     _say(replies, hello)
@@ -165,6 +168,22 @@ def serve(start: Callable[[], tuple[Mapping[str, Any], Answer | None]]) -> None:
     for line in sys.stdin.buffer:
         document, data = answer(json.loads(line))
         _say(replies, {**document, "nbytes": len(data)}, data)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its standard input does: while a library hangs, nobody reads that."""
+    closed = select.poll()
+    closed.register(0, 0)  # that the other end has closed is told unasked
+    closed.poll()
+    os._exit(1)
+
+
+def signal_name(number: int) -> str:
+    """`SIGABRT`, or `signal 42` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _replies() -> BinaryIO:

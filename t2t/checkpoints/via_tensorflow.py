@@ -15,7 +15,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,9 @@ ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_
 
 #: Formats that TensorFlow's reader knows.
 FORMATS = ("bundle", "v1")
+
+#: What stands for every dtype in the list of a TensorFlow that is too old for one of them.
+UNKNOWN = "?"
 
 #: After so many deaths the rest is not compared.
 MAX_DEATHS = 5
@@ -66,6 +69,7 @@ class ViaTensorFlow:
         self.inventory: CheckpointInventory = own.inventory
         self._patience = patience
         self._child = _start(own.path, patience)
+        self._listed = self.names()
 
     @property
     def version(self) -> str:
@@ -80,11 +84,21 @@ class ViaTensorFlow:
         """The variable's values as TensorFlow reads them; see `t2t.checkpoints.Checkpoint`."""
         if ref.unreadable:
             return self._own.read(ref, out)  # which says why not
+        try:
+            return self._read(ref, out)
+        except CheckpointError as error:
+            raise CheckpointError(_of(ref, error.problems[0])) from None
+
+    def _read(self, ref: TensorRef, out: Bytes | None = None) -> np.ndarray[Any, Any]:
+        """The same, but what goes wrong doesn't say with which variable."""
+        listed = self._listed.get(ref.key) or self._listed.get(ref.name)
+        if listed and (listed[0] not in (ref.dtype, UNKNOWN) or listed[1] != list(ref.shape)):
+            raise self._other_kind(ref, *listed)
         dtype = DTYPES[ref.dtype].numpy
         buffer = None if dtype is None else (np.empty(ref.nbytes, np.uint8) if out is None else out[: ref.nbytes])
-        answer, data = self._child.ask({"key": ref.key, "name": ref.name}, buffer)
+        answer, data = self._child.ask({"key": ref.key, "name": ref.name, "dtype": ref.dtype}, buffer)
         if (answer["dtype"], answer["shape"]) != (ref.dtype, list(ref.shape)):
-            raise CheckpointError(_other_kind(self.path, ref, answer["dtype"], answer["shape"]))
+            raise self._other_kind(ref, answer["dtype"], answer["shape"])
         if dtype is not None:
             return data.view(dtype).reshape(ref.shape)
         strings = np.empty(ref.elements, object)
@@ -93,6 +107,11 @@ class ViaTensorFlow:
             strings[i] = content[at : at + length]
             at += length
         return strings.reshape(ref.shape)
+
+    def _other_kind(self, ref: TensorRef, dtype: str, shape: list[int]) -> CheckpointError:
+        message = f"t2t reads {ref.dtype} {list(ref.shape)}, TensorFlow {dtype} {shape}"
+        hint = "one of the two readers is wrong: please report it"
+        return CheckpointError(Problem("T2T506", message, Location(self.path), hint))
 
     def view(self, ref: TensorRef) -> np.ndarray[Any, Any]:
         """The same, read-only."""
@@ -123,7 +142,7 @@ class ViaTensorFlow:
 
         Where TensorFlow dies, that is the variable's problem (T2T614), and a new process goes on with the next one.
         """
-        listed = self.names()
+        listed = self._listed
         deaths = 0
         for ref in self.inventory.variables.values():
             if ref.unreadable:
@@ -139,8 +158,6 @@ class ViaTensorFlow:
                 except CheckpointError as error:
                     problem = error.problems[0]
                     if problem.code == "T2T614":
-                        message = f"{shown(ref.name)}: {problem.message}"
-                        problem = Problem("T2T614", message, problem.at, problem.hint)
                         deaths += 1
                         self._child.close()
                         self._child = _start(self.path, self._patience)
@@ -155,11 +172,12 @@ class ViaTensorFlow:
     def _compared(self, ref: TensorRef) -> Difference:
         ours = self._own.read(ref)
         try:
-            theirs = self.read(ref)
+            theirs = self._read(ref)
         except CheckpointError as error:
-            if error.problems[0].code == "T2T606":  # TensorFlow says itself that it cannot
-                return Difference(ref, not_compared=error.problems[0].message)
-            raise
+            problem = error.problems[0]
+            if problem.code == "T2T606":  # TensorFlow says itself that it cannot
+                return Difference(ref, not_compared=problem.message)
+            raise CheckpointError(_of(ref, problem)) from None
         if ours.dtype == object:
             count = sum(a != b for a, b in zip(ours.flat, theirs.flat, strict=True))
         else:
@@ -211,13 +229,13 @@ def cross_check(path: str | os.PathLike[str], *, progress: Callable[[int], None]
         return CrossCheck(opened.version, equal, nbytes, not_compared, tuple(problems))
 
 
-def _other_kind(path: str, ref: TensorRef, dtype: str, shape: list[int]) -> Problem:
-    message = f"{shown(ref.name)}: t2t reads {ref.dtype} {list(ref.shape)}, TensorFlow {dtype} {shape}"
-    return Problem("T2T506", message, Location(path), "one of the two readers is wrong: please report it")
+def _of(ref: TensorRef, problem: Problem) -> Problem:
+    return replace(problem, message=f"{shown(ref.name)}: {problem.message}")
 
 
 def _start(path: str, patience: float) -> Child:
-    if importlib.util.find_spec("tensorflow") is None:
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or spec.origin is None:  # an empty folder of that name is a package, too
         raise refusal("T2T614", "TensorFlow is not installed", path, "pip install tensorflow, or leave its reader out")
     return Child("t2t.checkpoints.via_tensorflow", path, "TensorFlow", ENVIRONMENT, patience)
 
@@ -231,24 +249,53 @@ def start(path: str) -> tuple[dict[str, Any], Answer | None]:
         import tensorflow as tf
 
         reader = tf.train.load_checkpoint(path)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        shapes, dtypes = reader.get_variable_to_shape_map(), _dtypes(reader)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it
         return _failed("T2T614", error), None
-    variables = [[key, dtypes[key].name.removesuffix("_ref"), [*shapes[key]]] for key in sorted(shapes)]
+    variables = [[key, dtypes.get(key, UNKNOWN), [*shapes[key]]] for key in sorted(shapes)]
 
     def answer(question: dict[str, Any]) -> tuple[dict[str, Any], memoryview | bytes]:
         key = question["key"] if question["key"] in shapes else question["name"]
         try:
+            if key not in dtypes and not _knows(tf, question["dtype"]):  # get_tensor would end the process
+                message = f"TensorFlow {tf.__version__} does not know the dtype {question['dtype']}"
+                hint = "leave it to t2t's own reader"
+                return {"error": {"code": "T2T606", "message": message, "hint": hint}}, b""
             value = np.asarray(reader.get_tensor(key))
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it
             return _failed("T2T606", error), b""
-        document = {"dtype": dtypes[key].name, "shape": [*value.shape]}
-        if dtypes[key] == tf.string:
+        dtype = dtypes[key] if key in dtypes else _dtype_of(tf, value, question["dtype"])
+        document = {"dtype": dtype, "shape": [*value.shape]}
+        if dtype == "string":
             items = [item if isinstance(item, bytes) else bytes(item) for item in value.reshape(-1)]
             return {**document, "lengths": [len(item) for item in items]}, b"".join(items)
         return document, value.tobytes()
 
     return {"version": tf.__version__, "variables": variables}, answer
+
+
+def _dtypes(reader: Any) -> dict[str, str]:
+    """The dtype of each key; nothing where TensorFlow is too old for one of them, and so lists none."""
+    try:
+        return {key: dtype.name.removesuffix("_ref") for key, dtype in reader.get_variable_to_dtype_map().items()}
+    except TypeError:
+        return {}
+
+
+def _knows(tf: Any, dtype: str) -> bool:
+    try:
+        tf.as_dtype(dtype)
+    except TypeError:
+        return False
+    return True
+
+
+def _dtype_of(tf: Any, value: np.ndarray[Any, Any], stated: str) -> str:
+    """What TensorFlow calls the dtype of a value; `stated` where its values come in that dtype of numpy."""
+    expected = np.dtype(tf.as_dtype(stated).as_numpy_dtype)
+    if expected.names:  # of a quantized dtype: [("qint8", int8)]
+        expected = expected[0]
+    return stated if expected == value.dtype else str(tf.as_dtype(value.dtype).name)
 
 
 def _failed(code: str, error: object) -> dict[str, Any]:

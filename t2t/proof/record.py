@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 
 from t2t import __version__
 from t2t.checkpoints import Checkpoint
+from t2t.checkpoints.child import signal_name
 from t2t.checkpoints.files import is_address
 from t2t.names import did_you_mean, shown
 from t2t.problems import MappingError, ModuleError, OriginalError, Problem
@@ -231,7 +231,7 @@ def _run(request: str, noise: str, timeout: float, who: str) -> int:
 def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
     """What the child reports. Raises what its exit status or its report stands for."""
     if code < 0:
-        text = f"{_who(verify.reference)} died with {signal.Signals(-code).name}"
+        text = f"{_who(verify.reference)} died with {signal_name(-code)}"
         raise OriginalError(Problem("T2T902", text, details=_last_lines(noise)))
     try:
         report: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))

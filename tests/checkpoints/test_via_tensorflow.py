@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,11 +171,19 @@ def test_another_set_of_names_is_found(small: str, fake: Fake, shapes: object, e
     assert problems(small) == expected
 
 
-def test_another_dtype_or_shape_is_found(small: str, fake: Fake) -> None:
-    fake("value = value.reshape(2, 1)", dtype="int32")
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ({"dtype": "int32"}, "int32 [2]"),
+        ({"shapes": {"a": [3], "b": [3]}}, "float32 [3]"),
+        ({"got": "value = value.reshape(2, 1)"}, "float32 [2, 1]"),
+    ],
+)
+def test_another_dtype_or_shape_is_found(small: str, fake: Fake, theirs: dict[str, Any], told: str) -> None:
+    fake(**theirs)
 
     assert problems(small) == [
-        f"x: T2T506: {name}: t2t reads float32 [2], TensorFlow int32 [2, 1]; "
+        f"x: T2T506: {name}: t2t reads float32 [2], TensorFlow {told}; "
         "one of the two readers is wrong: please report it"
         for name in ("a", "b")
     ]
@@ -206,7 +215,7 @@ def test_a_conversion_through_a_reader_that_dies_is_refused(small: str, fake: Fa
     with checkpoints.open(small, reader="tensorflow") as theirs, pytest.raises(CheckpointError) as caught:
         theirs.read(theirs.inventory.variables["a"])
 
-    assert "T2T614: TensorFlow died with SIGSEGV" in str(caught.value)
+    assert "T2T614: a: TensorFlow died with SIGSEGV" in str(caught.value)
 
 
 def test_a_reader_that_hangs_is_ended(small: str, fake: Fake) -> None:
