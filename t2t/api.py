@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from t2t.proof.compare import Comparison
+    from t2t.proof.mutate import Mutations
     from t2t.proof.recording import Recording
 
 
@@ -75,6 +76,7 @@ __all__ = [
     "iter_tensors",
     "load",
     "load_into",
+    "mutate",
     "open_checkpoint",
     "recipes",
     "record",
@@ -137,7 +139,12 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
         message = f"'{shown(parameter)}' is written by no row"
         fed = [shown(rule.target) for rule in read.rules if parameter in rule.sources]
         targets = [rule.target for rule in read.rules]
-        hint = f"it is the variable that {', '.join(fed)} comes from" if fed else did_you_mean(parameter, targets)
+        below = [target for target in targets if target.startswith(f"{parameter}.")]
+        hint = did_you_mean(parameter, targets)
+        if fed:
+            hint = f"it is the variable that {', '.join(fed)} comes from"
+        elif below:
+            hint = f"it holds {', '.join(map(shown, below[:4]))}{', ...' if len(below) > 4 else ''}"
         raise MappingError(Problem("T2T202", message, Location(os.fspath(mapping)), hint))
     with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
         plan, found = planning.make(read, opened.inventory, None)
@@ -205,6 +212,7 @@ def convert(
     with Job(mapping, options) as job:
         place = os.fspath(out) if out is not None else _default_output(job.mapping)
         output = job.mapping.output
+        _refuse_other_ending(place, output.format)
         steps = {step.target: step for step in job.plan.steps}
         entries = [
             Entry(name, planning.stored(steps[name], output.dtype), steps[name].shape, steps[name].rule.tie)
@@ -293,6 +301,34 @@ def verify(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> Compa
         return job.comparison(recording)
 
 
+def mutate(
+    mapping: str | os.PathLike[str],
+    *,
+    limit: int = 200,
+    seed: int = 0,
+    tried: Callable[[int, int], None] = lambda done, total: None,
+    **options: Unpack[Options],
+) -> Mutations:
+    """
+    How many plausible mistakes of the mapping its recording catches, each made in the filled module and compared.
+
+    At most `limit` mistakes are made; of more, `seed` picks them. `tried` hears how many are done, and of how many.
+    Raises T2TError; MappingError (T2T501) where the mapping itself is not proven.
+    """
+    from t2t.proof import mutate as mutations
+
+    if limit < 1:
+        raise UsageError(Problem("T2T001", f"limit is {limit}: that makes no mistake", None, "give 1 or more"))
+    with Job(mapping, options) as job:
+        recording = job.recording(required=True)
+        assert recording is not None
+        assert job.mapping.verify is not None
+        job.fill(job.torch_tensors())
+        job.prove(recording)
+        verify = job.mapping.verify
+        return mutations.mutate(job.module, job.plan, recording, verify, limit=limit, seed=seed, tried=tried)
+
+
 def record(
     mapping: str | os.PathLike[str], *, timeout: float = 600, **options: Unpack[Options]
 ) -> tuple[str, Recording]:
@@ -353,6 +389,20 @@ def _refuse_others_recording(place: str, checkpoint: Checkpoint) -> None:
         message = "the recording of another checkpoint stands there"
         hint = "give --recording FILE to keep both, or --force to replace it"
         raise OutputError(Problem("T2T801", message, Location(place), hint))
+
+
+#: What names of files of each format end in, and what is then inside.
+_ENDINGS = {"safetensors": (".pt", ".pth", ".bin", ".ckpt", ".h5", ".npz"), "pt": (".safetensors", ".h5", ".npz")}
+
+
+def _refuse_other_ending(place: str, written: str) -> None:
+    """A name that promises another format: whoever opens the file by it would be told that it is damaged."""
+    for ending in _ENDINGS[written]:
+        if place.endswith(ending):
+            message = f"the output {shown(place)} ends in {ending}, but its format is {written}"
+            other = "pt" if written == "safetensors" and ending in {".pt", ".pth", ".bin"} else ""
+            hint = f"write output: {{format: {other}}} in the mapping, or choose" if other else "choose"
+            raise UsageError(Problem("T2T001", message, None, f"{hint} a name that ends in .{written}"))
 
 
 def _default_output(mapping: MappingFile) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import t2t
-from t2t import checkpoints, console
+from t2t import checkpoints, console, document
 from t2t.checkpoints import inspection
 from t2t.names import did_you_mean, shown
 from t2t.problems import OutputError, Problem, T2TError, UsageError, exit_code
@@ -183,7 +183,10 @@ def _recipes(options: argparse.Namespace, screen: console.Console) -> int:
         screen.recipes({options.recipe: known[options.recipe]} if options.recipe else known)
         return 0
     shapes = {name: _shape(name, text) for name, text in map(_pair, options.shapes)}
-    values = {letter: float(v) if "." in v else int(v) if v.isdigit() else v for letter, v in map(_pair, options.given)}
+    values: dict[str, int | float | str] = {}
+    for letter, text in map(_pair, options.given):
+        number = document.number(text)
+        values[letter] = text if number is None else number
     dims = {axis: _shape(axis, text)[0] for axis, text in map(_pair, options.dims)}
     screen.recipe(known[options.recipe], api.apply_recipe(options.recipe, shapes, values=values, dims=dims))
     return 0
@@ -223,6 +226,17 @@ def _verify(options: argparse.Namespace, screen: console.Console) -> int:
     return exit_code(problems)
 
 
+def _mutate(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+
+    given = _api_options(options, screen)
+    with screen.counting("mistakes") as tried:
+        done = api.mutate(options.mapping, limit=options.limit, seed=options.seed, tried=tried, **given)
+    problems = done.problems()
+    screen.mutations(done, problems)
+    return exit_code(problems)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "convert": _convert,
     "inspect": _inspect,
@@ -231,6 +245,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "recipes": _recipes,
     "record": _record,
     "verify": _verify,
+    "mutate": _mutate,
 }
 
 
@@ -327,11 +342,11 @@ def _parser() -> argparse.ArgumentParser:
     _import_flag(added)
     _source_flags(added)
 
-    added = command("verify", "compare the torch module with the recording")
-    added.add_argument("mapping", metavar="MAPPING")
-    _source_flags(added)
-    _reader_flag(added)
-    _module_flags(added)
+    _proof_flags(command("verify", "compare the torch module with the recording"))
+
+    added = command("mutate", "count the mistakes in a mapping that its recording would catch")
+    _mutate_flags(added)
+    _proof_flags(added)
     return parser
 
 
@@ -344,6 +359,18 @@ def _recipe_flags(added: argparse.ArgumentParser) -> None:
         "--with", dest="given", metavar="LETTER=VALUE", action="append", default=[], help="what its letters stand for"
     )
     added.add_argument("--dims", metavar="AXIS=SIZE", action="append", default=[], help="sizes of axes: h=7")
+
+
+def _proof_flags(added: argparse.ArgumentParser) -> None:
+    added.add_argument("mapping", metavar="MAPPING")
+    _source_flags(added)
+    _reader_flag(added)
+    _module_flags(added)
+
+
+def _mutate_flags(added: argparse.ArgumentParser) -> None:
+    added.add_argument("--limit", metavar="N", type=int, default=200, help="make at most N mistakes; default: 200")
+    added.add_argument("--seed", metavar="N", type=int, default=0, help="which, if there are more; default: 0")
 
 
 def _source_flags(parser: argparse.ArgumentParser) -> None:

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from t2t.checkpoints.inspection import Checked
     from t2t.explanation import Explanation
     from t2t.proof.compare import Comparison, OutputDelta
+    from t2t.proof.mutate import Mutations
     from t2t.proof.recording import Recording
 
 FORMATS = ("full", "concise", "json")
 
 #: Columns of a table that are aligned on the right.
 _NUMBERS = frozenset(("elements", "size", "shard", "offset", "min", "max", "mean", "std", "zeros", "NaN", "Inf"))
+_NUMBERS |= {"made", "caught", "survived", "equivalent", "indistinguishable"}
 
 _UNBROKEN = _NUMBERS | {"dtype", "shape"}
 
@@ -176,6 +178,28 @@ class Console:
         count = _count(len(recording.draws) // recording.steps, "draw")
         steps = f", {recording.steps} steps each," if recording.steps > 1 else ""
         self._print(_line(f"wrote {place}: {count}{steps} of {told}, by {made_by}"))
+
+    def mutations(self, done: Mutations, problems: Sequence[Problem]) -> None:
+        """The mistakes that the recording does not catch, and how many it does; `problems` are those of `done`."""
+        if self.format == "json":
+            self._json({**_mutations_json(done), "problems": [_as_json(problem) for problem in problems]})
+            return
+        self._listed(problems, sys.stdout)
+        if self.format == "full" and done.counts:
+            rows = [
+                [kind, *(f"{n:,}" for n in (c.made, c.caught, c.survived, c.equivalent, c.indistinguishable))]
+                for kind, c in done.counts.items()
+            ]
+            self._table(["mistakes", "made", "caught", "survived", "equivalent", "indistinguishable"], rows)
+        total = done.total
+        others = [f"{total.equivalent:,} equivalent"] if total.equivalent else []
+        if total.indistinguishable:
+            others.append(f"{_count(total.indistinguishable, 'indistinguishable pair')}")
+        told = f"{total.caught:,} of {_count(total.caught + total.survived, 'mistake')} caught"
+        told += f" ({', '.join(others)})" if others else ""
+        if done.possible > total.made:
+            told += f"; made {total.made:,} of {done.possible:,} that are possible, by seed {done.seed}"
+        self._print(told, colour="red" if total.survived else "green")
 
     def explanation(self, explanation: Explanation) -> None:
         """Where a parameter comes from, in words."""
@@ -364,6 +388,19 @@ class Console:
             task = bar.add_task(what, total=total)
             yield lambda nbytes: bar.advance(task, nbytes)
 
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar of how many are done, and of how many, on a terminal; elsewhere nothing."""
+        if not sys.stderr.isatty() or self.format == "json":
+            yield lambda done, total: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=_rich(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
     def _print(self, text: str, stream: Any = None, colour: str = "") -> None:
         stream = stream or sys.stdout
         with _refusing(stream):
@@ -534,6 +571,32 @@ def _ref_json(ref: TensorRef, trainable: frozenset[str] | None) -> dict[str, Any
         "average_of": ref.average_of,
         "trainable": None if trainable is None else ref.name in trainable,
         "unreadable": ref.unreadable or None,
+    }
+
+
+def _mutations_json(done: Mutations) -> dict[str, Any]:
+    total = done.total
+    return {
+        "caught": total.caught,
+        "survived": total.survived,
+        "equivalent": total.equivalent,
+        "indistinguishable": [list(mistake.targets) for mistake in done.indistinguishable],
+        "possible": done.possible,
+        "seed": done.seed,
+        "kinds": {kind: asdict(counts) for kind, counts in done.counts.items()},
+        "survivors": [
+            {
+                "kind": survivor.mistake.kind,
+                "targets": list(survivor.mistake.targets),
+                "mistake": survivor.mistake.text,
+                "at": str(survivor.mistake.at),
+                "change": _number(survivor.change),
+                "output": survivor.output,
+                "max_delta": _number(survivor.max_delta),
+                "tolerance": _number(survivor.tolerance),
+            }
+            for survivor in done.survivors
+        ],
     }
 
 

@@ -78,6 +78,7 @@ CODES = {
     "T2T503": "the comparison cannot be made",
     "T2T505": "a requirement that is not met",
     "T2T506": "the two readers differ",
+    "T2T507": "a mistake that the recording does not catch",
     "T2T601": "no checkpoint there",
     "T2T602": "a file that cannot be opened or read",
     "T2T603": "not a checkpoint that t2t reads",

@@ -166,7 +166,7 @@ USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "
         (
             ["frobnicate", "small.yaml"],
             "T2T001 frobnicate is neither a command nor a file; "
-            "commands are convert, inspect, check, explain, recipes, record, verify\n",
+            "commands are convert, inspect, check, explain, recipes, record, verify, mutate\n",
         ),
         (["chekc", "small.yaml"], "T2T001 chekc is neither a command nor a file; did you mean check\n"),
         (["small.yaml", "--frobnicate"], f"{USAGE}unrecognized arguments: --frobnicate\n"),
@@ -463,6 +463,7 @@ JSON: dict[str, tuple[list[str], Callable[[dict[str, Any]], object], object]] = 
     "verify": (["verify", "mappings/madry.yaml"], lambda d: (d["proven"], d["metric"]["count"]), (True, 360)),
     "verified": (["verify", "mappings/madry.yaml"], codes, []),
     "verify, wrong": (["verify", "mappings/wrong.yaml"], lambda d: (d["proven"], codes(d)), (False, ["T2T501"])),
+    "mutate": (["mutate", "mappings/madry.yaml"], lambda d: (d["caught"], d["survived"], codes(d)), (9, 0, [])),
     "unreadable": (["nowhere.yaml"], codes, ["T2T602"]),
 }
 
@@ -505,7 +506,7 @@ def test_an_unknown_format_in_the_environment_is_a_usage_error(project: Project)
 
 # --- help ---
 
-COMMANDS = ("convert", "inspect", "check", "explain", "recipes", "record", "verify")
+COMMANDS = ("convert", "inspect", "check", "explain", "recipes", "record", "verify", "mutate")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -515,7 +516,7 @@ def test_help_fits_a_small_terminal(command: str, tmp_path: Path) -> None:
 
     lines = done.out.splitlines()
     assert (done.code, done.err) == (0, "")
-    assert len(lines) <= (40 if command in {"convert", "inspect", "verify", "record"} else 24)
+    assert len(lines) <= (40 if command in {"convert", "inspect", "verify", "record", "mutate"} else 24)
     assert max(map(len, lines)) <= 100
     if not command:
         assert [line.split()[0] for line in lines if line.startswith("    ")] == [
@@ -526,6 +527,7 @@ def test_help_fits_a_small_terminal(command: str, tmp_path: Path) -> None:
             "recipes",
             "record",
             "verify",
+            "mutate",
         ]
 
 
