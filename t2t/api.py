@@ -227,7 +227,7 @@ def convert(
             nonlocal comparison
             if recording is not None:
                 job.fill(modules.read_file(path, output.format))
-                comparison = job.prove(recording)
+                comparison = job.prove(recording, from_file=True)
 
         written = writer(output.format)(
             place,

@@ -227,17 +227,27 @@ class Job:
         modules.assign(self.module, modules.cast_like(self.module, tensors))
         self.module.to(self.options.get("device", "cpu"))
 
-    def prove(self, recording: Recording) -> Comparison:
-        """The comparison of the filled module. Raises MappingError (T2T501) when the two differ."""
+    def prove(self, recording: Recording, *, from_file: bool = False) -> Comparison:
+        """
+        The comparison of the filled module; `from_file` if its values have been through the output's dtype.
+
+        Raises MappingError (T2T501) when the two differ.
+        """
         comparison = self.comparison(recording)
         if not comparison.proven:
-            raise MappingError([replace(problem, hint=self._hint(problem.hint)) for problem in comparison.problems()])
+            found = comparison.problems()
+            raise MappingError([replace(p, hint=self._hint(p.hint, from_file=from_file)) for p in found])
         return comparison
 
-    def _hint(self, usual: str) -> str:
+    def _hint(self, usual: str, *, from_file: bool) -> str:
         """What to look at first where the mapping itself may be why the two differ."""
         dtype = self.mapping.output.dtype
-        if dtype and dtype != "float64" and any(planning.stored(s, dtype) != s.dtype for s in self.plan.steps):
+        if (
+            from_file
+            and dtype
+            and dtype != "float64"
+            and any(planning.stored(s, dtype) != s.dtype for s in self.plan.steps)
+        ):
             return f"the file's tensors are {dtype}: say in verify's rel how much that may change; {usual}"
         if self.mapping.select:
             what = f"source.select reads {self.mapping.select}, the original what its graph's Saver says"
