@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .original import Array, Original, OriginalFailedError, Port, Request, cause, check_fits, library, named
+from .functions import traced
+from .original import Array, Layer, Original, OriginalFailedError, Port, Request, cause, check_fits, library, named
 
 
 @contextmanager
@@ -109,19 +111,62 @@ def _original(request: Request, model: Any, library_versions: dict[str, str]) ->
         for name, own in feed.items():
             check_fits(name, ports[own], given[name])
             values[own] = tf.constant(given[name])
-        arguments = [values[own] for own in names]
         try:
-            computed = model(arguments[0] if len(arguments) == 1 else arguments, training=False)
+            computed = compute(*(values[own] for own in names))
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise OriginalFailedError("run", f"the model cannot be run: {cause(error)}") from error
-        by_name = _by_name(computed, outputs)
+        return {name: np.asarray(value) for name, value in zip(request["fetch"], computed, strict=True)}
+
+    def compute(*arguments: Any) -> list[Any]:
+        by_name = _by_name(model(arguments[0] if len(arguments) == 1 else list(arguments), training=False), outputs)
         if len(by_name) == len(request["fetch"]) == 1:
-            return {name: np.asarray(value) for name in request["fetch"] for value in by_name.values()}
+            return list(by_name.values())
         for name, own in request["fetch"].items():
             named("fetch", name, own, by_name, "the model has no output")
-        return {name: np.asarray(by_name[own]) for name, own in request["fetch"].items()}
+        return [by_name[own] for own in request["fetch"].values()]
 
-    return Original(run, restart, library_versions)
+    def layers(given: dict[str, Array]) -> list[Layer]:
+        arrays = {own: given[name] for name, own in feed.items()}
+        return traced(tf, compute, [arrays[own] for own in names]).layers()
+
+    def outputs_of(given: dict[str, Array], wanted: dict[str, str]) -> dict[str, Array]:
+        known = {layer.name: layer for layer in model._flatten_layers()}
+        for path, own in wanted.items():
+            named("layers", path, own, known, "the model has no layer")
+        with _watched({own: known[own] for own in wanted.values()}) as computed:
+            run(given)
+        for path, own in wanted.items():
+            if own not in computed:
+                raise OriginalFailedError("names", f"layers {path}: the model never calls its layer {own}")
+        return {path: np.asarray(computed[own]) for path, own in wanted.items()}
+
+    return Original(run, restart, library_versions, (), layers, outputs_of)
+
+
+@contextmanager
+def _watched(layers: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The first output of each layer's last call, by the layer's name; filled while the context is entered."""
+    computed: dict[str, Any] = {}
+
+    def watching(name: str, call: Any) -> Any:
+        @functools.wraps(call)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            value = call(*args, **kwargs)
+            computed[name] = next(iter(value.values()), None) if isinstance(value, dict) else value
+            while isinstance(computed[name], list | tuple):
+                computed[name] = computed[name][0]
+            return value
+
+        return watched
+
+    before = {name: layer.call for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.call = watching(name, before[name])
+        yield computed
+    finally:
+        for name, layer in layers.items():
+            layer.call = before[name]
 
 
 def _by_name(computed: Any, names: list[str]) -> dict[str, Any]:

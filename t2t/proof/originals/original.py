@@ -14,6 +14,39 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Request = dict[str, Any]
 
 
+#: More layers than this are not recorded: the first ones are.
+MAX_LAYERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """
+    A variable behind a layer, or a constant that was one.
+
+    `name` is as the checkpoint spells it, or a full name, or "" where it has none. `values` are its whole value, by
+    which it is found where the name alone is not certain; None where it is.
+    """
+
+    name: str = ""
+    values: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """
+    One operation that variables go into: its name, its type ("Conv2D"), what goes in and what comes out.
+
+    `input` is its first floating input that depends on what is fed, `output` its first output: whole arrays, with the
+    original's axes. None where there is none, or where it cannot be had, as inside a loop.
+    """
+
+    operation: str
+    kind: str
+    variables: tuple[Leaf, ...]
+    input: Array | None
+    output: Array | None
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
     """
@@ -22,12 +55,19 @@ class Original:
     `run` takes arrays by the mapping's input names and gives them by its output names; a stateful original goes on
     from where the last run left it. `restart` puts its state back to what it was in the beginning. `versions` are of
     the libraries that compute, `notes` what somebody should know about how it was opened.
+
+    `layers` runs once more with these inputs, and gives what went on inside in the order of execution, at most
+    MAX_LAYERS. `named` does the same for tensors by the original's own names, and takes and gives them by whatever
+    keys (raises OriginalFailedError, kind "names", for one that it does not have). Either may fail in any way; where
+    it is None, `notes` say why.
     """
 
     run: Callable[[dict[str, Array]], dict[str, Array]]
     restart: Callable[[], None]
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    layers: Callable[[dict[str, Array]], list[Layer]] | None = None
+    named: Callable[[dict[str, Array], dict[str, str]], dict[str, Array]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +131,7 @@ def sizes(shape: Iterable[int | None]) -> str:
 def cause(error: BaseException) -> str:
     """The line that says what happened: in TensorFlow's own errors the one behind the node, else the first."""
     text = getattr(error, "message", None) or str(error)
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    lines = [line for line in lines if line != "Graph execution error:"] or [type(error).__name__]
     behind = [after for line, after in itertools.pairwise(lines) if line.startswith("Node: ")]
     return behind[0] if behind else lines[0]

@@ -2,10 +2,16 @@
 Run a request, and store what the original computes.
 
 The request is JSON: `kind` (a key of KINDS), `path` (of the original; for a call its import path), `checkpoint`,
-`signature`, `feed` and `fetch` (the mapping's name -> the original's), `draws`, `steps`, and three paths: `inputs`
-(.npz, members `<name's position in feed>_<run>`, where run = draw * steps + step; an input that never changes has run 0
-only), `outputs` (the same for fetch, every run) and `result`. The result is JSON: `versions` and `notes`, or what
-`OriginalFailedError` reports; or the kind "disk" and `errno`.
+`signature`, `feed` and `fetch` (the mapping's name -> the original's), `draws`, `steps`, `layers` (a module's path -> a
+tensor of the original; where it is missing, nothing inside is looked at) and three paths: `inputs` (.npz, members
+`<name's position in feed>_<run>`, where run = draw * steps + step; an input that never changes has run 0 only),
+`outputs` (the same for fetch, every run) and `result`. The result is JSON: `versions` and `notes`, with `layers` and
+`named` where they are asked for, or what `OriginalFailedError` reports; or the kind "disk" and `errno`.
+
+`layers` and `named` are of the last step of draw 0, run anew when all outputs are there. A layer has `operation`,
+`kind`, `variables` ({name, digest, shape} each; digest "" and shape [] where the name is certain), `input` and
+`output`. A tensor is {shape, scale, member}: `scale` is the largest finite magnitude in all of it, `member` names an
+array in `outputs`: float32 or float64, its elements at `samples.positions`. It is null where there is none.
 
 It ends when its parent does: the parent holds the other end of its standard input.
 """
@@ -21,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from . import call, keras_file, lite, onnx_file, saved_model, sessions
-from .original import Array, Original, OriginalFailedError, Request
+from . import call, keras_file, lite, onnx_file, samples, saved_model, sessions
+from .original import MAX_LAYERS, Array, Layer, Leaf, Original, OriginalFailedError, Request, cause
 
 KINDS: dict[str, Callable[[Request], AbstractContextManager[Original]]] = {
     "graph": sessions.graph,
@@ -68,18 +74,110 @@ def _end_with_parent() -> None:
 def _run(request: Request) -> dict[str, Any]:
     outputs: dict[str, Array] = {}
     with KINDS[request["kind"]](request) as original, np.load(request["inputs"], allow_pickle=False) as inputs:
+
+        def given(run: int) -> dict[str, Array]:
+            members = {name: f"{position}_{run}" for position, name in enumerate(request["feed"])}
+            return {
+                name: inputs[member if member in inputs else f"{position}_0"]
+                for position, (name, member) in enumerate(members.items())
+            }
+
         for run in range(request["draws"] * request["steps"]):
             if run and run % request["steps"] == 0:
                 original.restart()
-            given = {}
-            for position, name in enumerate(request["feed"]):
-                member = f"{position}_{run}"
-                given[name] = inputs[member if member in inputs else f"{position}_0"]
-            computed = original.run(given)
+            computed = original.run(given(run))
             for position, name in enumerate(request["fetch"]):
                 outputs[f"{position}_{run}"] = _plain(name, request["fetch"][name], computed[name])
+        inside: dict[str, Any] = {}
+        notes: list[str] = []
+        if "layers" in request:
+            inside, notes = _inside(request, original, given)
+            outputs |= inside.pop("members")
     np.savez(request["outputs"], **outputs)  # type: ignore[arg-type]
-    return {"versions": {**original.versions, "numpy": np.__version__}, "notes": original.notes}
+    return {"versions": {**original.versions, "numpy": np.__version__}, "notes": [*original.notes, *notes], **inside}
+
+
+def _inside(
+    request: Request, original: Original, given: Callable[[int], dict[str, Array]]
+) -> tuple[dict[str, Any], list[str]]:
+    """
+    What went on inside in the last step of draw 0: `layers` and `named` of the report, and their `members`; notes.
+
+    Outputs are what a recording is for: whatever fails here is a note. Only a tensor that the mapping names, and the
+    original does not have, is the mapping's fault.
+    """
+    last = request["steps"] - 1
+    wanted: dict[str, str] = request.get("layers") or {}
+    members: dict[str, Array] = {}
+    notes: list[str] = []
+
+    def run_up_to_last() -> dict[str, Array]:
+        original.restart()
+        for step in range(last):
+            original.run(given(step))
+        return given(last)
+
+    layers: list[dict[str, Any]] = []
+    if original.layers is not None:
+        try:
+            layers, members = _layers_report(original.layers(run_up_to_last()))
+        except Exception as error:  # noqa: BLE001 - a library's own inside fails in as many ways as there are versions
+            notes.append(f"no layers are recorded: {cause(error)}")
+    named: dict[str, Any] = {}
+    if wanted and original.named is None:
+        what = "what verify's layers name is not recorded"
+        notes.append(f"{what}: nothing inside an original of kind {request['kind']} has a name")
+    elif wanted:
+        assert original.named is not None
+        try:
+            found = original.named(run_up_to_last(), wanted)
+            for number, path in enumerate(wanted):
+                named[path] = _sample(
+                    samples.floating(_plain(path, wanted[path], found[path])), f"named_{number}", members
+                )
+        except Exception as error:
+            if isinstance(error, OriginalFailedError) and error.report["kind"] == "names":
+                raise
+            notes.append(f"what verify's layers name is not recorded: {cause(error)}")
+    return {"layers": layers, "named": named, "members": members}, notes
+
+
+def _layers_report(layers: list[Layer]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """`layers` of the report, and the members that it names."""
+    members: dict[str, Array] = {}
+    described: dict[int, dict[str, Any]] = {}
+    report = []
+    for number, layer in enumerate(layers[:MAX_LAYERS]):
+        for leaf in layer.variables:
+            # One variable goes into many layers, and sorting it takes its time.
+            if id(leaf) not in described:
+                described[id(leaf)] = _leaf_report(leaf)
+        report.append(
+            {
+                "operation": layer.operation,
+                "kind": layer.kind,
+                "variables": [described[id(leaf)] for leaf in layer.variables],
+                "input": _sample(layer.input, f"layer_{number}_input", members),
+                "output": _sample(layer.output, f"layer_{number}_output", members),
+            }
+        )
+    return report, members
+
+
+def _leaf_report(leaf: Leaf) -> dict[str, Any]:
+    if leaf.values is None:
+        return {"name": leaf.name, "digest": "", "shape": []}
+    return {"name": leaf.name, "digest": samples.digest(leaf.values), "shape": list(np.shape(leaf.values))}
+
+
+def _sample(array: Array | None, member: str, members: dict[str, Array]) -> dict[str, Any] | None:
+    """A tensor as the report has it, or None for what is no real floating number; its elements go to `members`."""
+    if array is None or not (array.dtype.kind == "f" or array.dtype.name in WIDENED):
+        return None
+    flat = samples.floating(array).reshape(-1)
+    finite = np.abs(flat[np.isfinite(flat)])
+    members[member] = flat[samples.positions(flat.size)]
+    return {"shape": list(array.shape), "scale": float(finite.max(initial=0.0)), "member": member}
 
 
 def _plain(name: str, own: str, array: Array) -> Array:

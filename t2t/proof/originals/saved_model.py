@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .original import Array, Original, OriginalFailedError, Request, cause, check_fits, library, named
-from .sessions import port, runner, tensors, versions
+from .functions import Inside, holds_variables, traced, wrapped
+from .original import Array, Layer, Original, OriginalFailedError, Request, cause, check_fits, library, named
+from .sessions import InSession, port, runner, tensors, versions
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -53,7 +54,9 @@ def saved_model(request: Request) -> Iterator[Original]:
                 variables = os.path.join(request["path"], "variables", "variables")
                 session.run(saver.restore_op_name, {saver.filename_tensor_name: variables})
 
-        yield Original(runner(tf, session, fed, fetched), restart, versions(tf), (note,))
+        inside = InSession(tf, session, fed, fetched)
+        run = runner(tf, session, fed, fetched)
+        yield Original(run, restart, versions(tf), (note,), inside.layers, inside.named)
 
 
 def _tags(path: str, signature: str) -> list[str]:
@@ -103,4 +106,21 @@ def _eager(tf: Any, request: Request, signature: str, function: Any, loaded: Any
             raise OriginalFailedError("run", f"signature {signature} cannot be run: {cause(error)}") from error
         return {name: computed[own].numpy() for name, own in request["fetch"].items()}
 
-    return Original(run, restart, versions(tf))
+    def inside(given: dict[str, Array]) -> Inside:
+        if holds_variables(function):
+            own = {own: given[name] for name, own in request["feed"].items()}
+            return wrapped(tf, function, own, list(request["fetch"].values()))
+
+        def compute(*values: Any) -> list[Any]:
+            computed = function(**dict(zip(request["feed"].values(), values, strict=True)))
+            return [computed[own] for own in request["fetch"].values()]
+
+        return traced(tf, compute, [given[name] for name in request["feed"]])
+
+    def layers(given: dict[str, Array]) -> list[Layer]:
+        return inside(given).layers()
+
+    def tensors_named(given: dict[str, Array], wanted: dict[str, str]) -> dict[str, Array]:
+        return inside(given).named(wanted)
+
+    return Original(run, restart, versions(tf), (), layers, tensors_named)

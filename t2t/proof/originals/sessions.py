@@ -8,7 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from .original import Array, Original, OriginalFailedError, Port, Request, cause, check_fits, library, sizes
+from . import layers
+from .original import (
+    Array,
+    Layer,
+    Leaf,
+    Original,
+    OriginalFailedError,
+    Port,
+    Request,
+    cause,
+    check_fits,
+    library,
+    sizes,
+)
 
 #: How many placeholders a hint names.
 MAX_TOLD = 5
@@ -35,10 +48,13 @@ def graph(request: Request) -> Iterator[Original]:
             restart()
             notes: tuple[str, ...] = ()
             if renamed:
-                name, stored = next(iter(renamed.items()))
+                name, other = next(iter(renamed.items()))
                 what = f"the graph's own Saver restores {len(renamed)} variables under other names"
-                notes = (f"{what}: {name} is {stored} of the checkpoint",)
-            yield Original(_runner(tf, session, fed, fetched, missing), restart, versions(tf), notes)
+                notes = (f"{what}: {name} is {other} of the checkpoint",)
+            stored = {variable.op.name: name for variable, _, name in _variables(tf, renamed)}
+            inside = InSession(tf, session, fed, fetched, stored)
+            run = _runner(tf, session, fed, fetched, missing)
+            yield Original(run, restart, versions(tf), notes, inside.layers, inside.named)
 
 
 @contextmanager
@@ -59,7 +75,9 @@ def frozen(request: Request) -> Iterator[Original]:
             if operation.type in {"Variable", "VariableV2", "VarHandleOp"}
         }
         with tf.compat.v1.Session() as session:
-            yield Original(_runner(tf, session, fed, fetched, missing), lambda: None, versions(tf))
+            inside = InSession(tf, session, fed, fetched)
+            run = _runner(tf, session, fed, fetched, missing)
+            yield Original(run, lambda: None, versions(tf), (), inside.layers, inside.named)
 
 
 def versions(tf: Any) -> dict[str, str]:
@@ -118,6 +136,121 @@ def runner(tf: Any, session: Any, fed: dict[str, Any], fetched: dict[str, Any], 
     return run
 
 
+#: What the copy of a graph lies under, beside the graph itself.
+_COPY = "inside_t2t"
+
+
+class InSession:
+    """
+    What goes on inside a graph that runs in a session.
+
+    `stored` are the checkpoint's names of variables by the graph's; without it, a variable is described by its values.
+    Calls of functions are replaced by what the functions do, in a copy of the graph that uses the same variables.
+    """
+
+    def __init__(
+        self,
+        tf: Any,
+        session: Any,
+        fed: dict[str, Any],
+        fetched: dict[str, Any],
+        stored: dict[str, str] | None = None,
+    ) -> None:
+        self._tf = tf
+        self._session = session
+        self._fed = fed
+        self._fetched = fetched
+        self._stored = stored
+        self._prefix = ""
+        self._is_opened = False
+
+    def layers(self, given: dict[str, Array]) -> list[Layer]:
+        """The layers, and what goes into and comes out of each with these inputs."""
+        self._open()
+        feed = {tensor: given[name] for name, tensor in self._fed.items()}
+
+        def evaluate(tensors: list[Any]) -> list[bool]:
+            return [bool(value) for value in self._session.run(tensors, feed)]
+
+        fetched = list(self._fetched.values())
+        found = layers.find_any(
+            self._fed.values(), fetched, lambda operation: operation.type in layers.VARIABLES, evaluate
+        )
+        leaves: dict[Any, Leaf] = {}
+        for variable in (variable for layer in found for variable in layer.variables):
+            leaves[variable] = leaves.get(variable) or self._leaf(variable)
+        wanted = {
+            tensor.name: tensor for layer in found for tensor in (layer.input, layer.output) if tensor is not None
+        }
+        values: dict[str, Array] = self._session.run(wanted, feed)
+        return [
+            Layer(
+                layers.own_name(layer.operation, self._prefix),
+                layer.operation.type,
+                # The parts of a partitioned variable are one.
+                tuple({leaves[operation].name: leaves[operation] for operation in layer.variables}.values()),
+                None if layer.input is None else values[layer.input.name],
+                None if layer.output is None else values[layer.output.name],
+            )
+            for layer in found
+        ]
+
+    def named(self, given: dict[str, Array], wanted: dict[str, str]) -> dict[str, Array]:
+        """Tensors by their names in the graph, or by those that `layers` gives their operations."""
+        self._open()
+        graph = self._session.graph
+        names: dict[str, Any] = {}
+        for operation in graph.get_operations() if self._prefix else ():
+            if operation.name.startswith(self._prefix):
+                own = layers.own_name(operation, self._prefix)
+                names |= {f"{own}:{i}": tensor for i, tensor in enumerate(operation.outputs)}
+        found = {
+            path: names[own] if own in names else _tensor(graph, path, own, "layers") for path, own in wanted.items()
+        }
+        try:
+            computed = self._session.run(list(found.values()), {tensor: given[n] for n, tensor in self._fed.items()})
+        except (self._tf.errors.OpError, ValueError) as error:
+            what = f"{', '.join(wanted.values())} cannot be fetched"
+            why = "nothing inside a loop, or in the branch of a condition that is not taken, can be"
+            raise OriginalFailedError("run", f"{what}; {why}") from error
+        return {path: np.asarray(array) for path, array in zip(found, computed, strict=True)}
+
+    def _leaf(self, variable: Any) -> Leaf:
+        own = layers.own_name(variable, self._prefix)
+        if variable.type == "Const":
+            return Leaf(own, np.asarray(self._tf.make_ndarray(variable.get_attr("value"))))
+        if self._stored is not None:
+            return Leaf(self._stored.get(own, own))
+        value = variable.outputs[0]
+        if variable.type == "VarHandleOp":
+            with self._session.graph.as_default():
+                value = self._tf.raw_ops.ReadVariableOp(resource=value, dtype=variable.get_attr("dtype"))
+        return Leaf(variable.get_attr("shared_name").decode() or own, np.asarray(self._session.run(value)))
+
+    def _open(self) -> None:
+        """Go over to the copy, once, where the graph itself does not let everything be fetched."""
+        if self._is_opened:
+            return
+        self._is_opened = True
+        if not layers.is_hidden(self._fetched.values()):
+            return
+        graph = self._session.graph
+        definition = graph.as_graph_def(add_shapes=True)
+        for node in definition.node:
+            # The copy of a variable is the same one where both say what they share.
+            if node.op in layers.VARIABLES and not node.attr["shared_name"].s:
+                node.attr["shared_name"].s = node.name.encode()
+        kept = [tensor.op.name for tensor in (*self._fed.values(), *self._fetched.values())]
+        definition = layers.inlined(definition, kept)
+        with graph.as_default():
+            self._tf.import_graph_def(definition, name=_COPY)
+        self._prefix = f"{_COPY}/"
+        self._fed, self._fetched = (
+            {name: graph.get_tensor_by_name(self._prefix + tensor.name) for name, tensor in side.items()}
+            for side in (self._fed, self._fetched)
+        )
+
+
 #: Operations between a restored tensor and the variable that it is assigned to.
 _PASSED = frozenset({"Identity", "Reshape", "Cast"})
 
@@ -169,10 +302,7 @@ def _restorable(tf: Any, checkpoint: str, renamed: dict[str, str]) -> tuple[list
     except Exception as error:
         raise OriginalFailedError("run", f"tensorflow cannot open the checkpoint: {cause(error)}") from error
     restored, under, missing = {}, {}, {}
-    collections = (v1.global_variables, v1.local_variables, v1.model_variables, v1.trainable_variables)
-    for variable in (variable for collection in collections for variable in collection()):
-        part = variable._get_save_slice_info()
-        name = part.full_name if part else renamed.get(variable.op.name, variable.op.name)
+    for variable, part, name in _variables(tf, renamed):
         shape = part.full_shape if part else variable.shape
         if name not in stored:
             what = f"{name}, which the graph's Saver reads for it" if variable.op.name in renamed else "it"
@@ -184,6 +314,15 @@ def _restorable(tf: Any, checkpoint: str, renamed: dict[str, str]) -> tuple[list
         else:
             restored[variable.op.name] = variable
     return [v1.train.Saver(given) for given in (list(restored.values()), under) if given], missing
+
+
+def _variables(tf: Any, renamed: dict[str, str]) -> Iterator[tuple[Any, Any, str]]:
+    """The graph's variables, which part of a variable each is (None: all of it), and their names in the checkpoint."""
+    v1 = tf.compat.v1
+    collections = (v1.global_variables, v1.local_variables, v1.model_variables, v1.trainable_variables)
+    for variable in (variable for collection in collections for variable in collection()):
+        part = variable._get_save_slice_info()
+        yield variable, part, part.full_name if part else renamed.get(variable.op.name, variable.op.name)
 
 
 def _restore(tf: Any, saver: Any, session: Any, checkpoint: str) -> None:
