@@ -408,6 +408,24 @@ def test_globs_and_values_do_not_go_together(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("dense/*",), "a glob"),
+        (("--values", "dense/*"), "--values"),
+        (("--checksums",), "--checksums"),
+        (("--names", "full_name"), "--names full_name"),
+    ],
+)
+def test_a_cross_check_ignores_no_flag(tmp_path: Path, words: tuple[str, ...], flag: str) -> None:
+    done = inspect("x.npz", "--cross-check", *words, at=tmp_path)
+
+    message = (
+        f"T2T001 --cross-check compares every byte by the file's own names: {flag} says nothing to it; leave it out"
+    )
+    assert (done.code, done.err.splitlines()) == (2, [message])
+
+
 def test_a_glob_that_stays_inside_one_part_is_told_of_the_other(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", **{"dense/kernel": np.zeros(2)})  # type: ignore[arg-type]
     done = inspect("x.npz", "*zzz", at=tmp_path)
