@@ -124,15 +124,15 @@ def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
     if options.cross_check:
         given = {"a glob": options.patterns, "--values": options.values, "--checksums": options.checksums}
         given["--names full_name"] = options.names == "full_name"
-        for flag in (flag for flag, is_given in given.items() if is_given):
-            message = f"--cross-check compares every byte by the file's own names: {flag} says nothing to it"
+        if refused := next((flag for flag, is_given in given.items() if is_given), None):
+            message = f"--cross-check compares every byte by the file's own names: {refused} says nothing to it"
             raise UsageError(Problem("T2T001", message, None, "leave it out"))
         from t2t.checkpoints.via_tensorflow import cross_check
 
         with screen.progress("comparing") as progress:
             checked = cross_check(options.checkpoint, progress=progress)
         screen.cross_check(checked)
-        return _strict(checked.problems, options)
+        return exit_code(checked.problems)
     if options.values and options.patterns:
         message = f"globs and --values do not go together: {shown(options.patterns[0])} stands beside --values"
         raise UsageError(Problem("T2T001", message, None, "give each glob its own --values"))

@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,11 +32,13 @@ from torch import nn
 from t2t import boxes
 from t2t import module as modules
 from t2t import nn as layers
-from t2t.axes import Axes, Transform, shown_steps
+from t2t.axes import Axes, shown_steps
 from t2t.coverage import Part
 from t2t.names import shown
 from t2t.plan import Plan, Step
 from t2t.problems import Location, Problem, T2TError
+from t2t.proof.alternatives.gates import CELL
+from t2t.proof.alternatives.orders import grouped, same_shape, swapped
 from t2t.proof.arrays import Array
 from t2t.proof.compare import OutputDelta, compare
 from t2t.proof.recording import Recording
@@ -51,10 +52,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_GROUP = 16
 #: How close that is.
 CLOSE = 3
-#: Every order of so many axes is tried; of more axes, those that exchange two.
-MAX_ORDERED = 5
 
-_CELL = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(.*)")
 #: Cells that add both biases and never use one alone: which holds what makes no difference.
 _ADDS_BIASES = (nn.LSTM, nn.LSTMCell, nn.RNN, nn.RNNCell, layers.LSTM, layers.LSTMCell)
 
@@ -327,7 +325,7 @@ def _exchange(module: nn.Module, one: Step, other: Step) -> _Mutation:
 def _are_added(module: nn.Module, *targets: str) -> bool:
     """Whether these are both biases of one cell that only ever adds them."""
     owners = {target.rpartition(".")[0] for target in targets}
-    cells = [_CELL.fullmatch(target.rpartition(".")[2]) for target in targets]
+    cells = [CELL.fullmatch(target.rpartition(".")[2]) for target in targets]
     if len(owners) > 1 or not isinstance(module.get_submodule(owners.pop()), _ADDS_BIASES):
         return False
     return {cell and cell[1] for cell in cells} == {"bias_ih", "bias_hh"} and len({c and c[2] for c in cells}) == 1
@@ -339,9 +337,9 @@ def _in_parts(step: Step) -> Iterator[_Mutation]:
         rule = part.rule
         make = partial(_in_part, step, part)
         for i, (axes, transform) in enumerate(zip(rule.axes, part.transforms, strict=False)):
-            for order in _orders(axes, transform):
+            for order in same_shape(axes, transform):
                 names = [name for group in axes.right for name in group]
-                other = Axes(axes.left, _grouped([names[place] for place in order], axes))
+                other = Axes(axes.left, grouped([names[place] for place in order], axes))
                 steps = (*rule.axes[:i], other, *rule.axes[i + 1 :])
                 text = f"{{}} with axes '{shown_steps(steps)}' for '{shown_steps(rule.axes)}'"
                 yield make("axes", text, partial(_moved, part, i, partial(np.transpose, axes=order)))
@@ -372,39 +370,6 @@ def _in_part(step: Step, part: Part, kind: Kind, text: str, change: Callable[[Ar
     return _Mutation(Mistake(kind, (step.target,), text.replace("{}", name, 1), part.rule.at), wrong)
 
 
-def _orders(axes: Axes, transform: Transform) -> Iterator[tuple[int, ...]]:
-    """
-    Every other order of the parameter's elementary axes that gives the same shape, as places in the right order.
-
-    An axis of size 1 stays where it is: moving it moves nothing.
-    """
-    sizes = [transform.elementary[axis] for axis in transform.permutation]
-    long = [place for place, size in enumerate(sizes) if size != 1]
-    count = len(long)
-    candidates: Iterator[Sequence[int]] = itertools.permutations(range(count))
-    if count > MAX_ORDERED:
-        candidates = (_swapped(count, one, two) for one, two in itertools.combinations(range(count), 2))
-    for candidate in candidates:
-        order = list(range(len(sizes)))
-        for place, taken in zip(long, candidate, strict=True):
-            order[place] = long[taken]
-        given = tuple(math.prod(group) for group in _grouped([sizes[place] for place in order], axes))
-        if order != sorted(order) and given == transform.output:
-            yield tuple(order)
-
-
-def _swapped(count: int, one: int, other: int) -> list[int]:
-    order = list(range(count))
-    order[one], order[other] = other, one
-    return order
-
-
-def _grouped(entries: Sequence[Any], axes: Axes) -> tuple[tuple[Any, ...], ...]:
-    """The entries in groups as long as those of the parameter's axes."""
-    rest = iter(entries)
-    return tuple(tuple(itertools.islice(rest, len(group))) for group in axes.right)
-
-
 def _moved(part: Part, i: int, change: Callable[[Array], Array], region: Array) -> Array:
     """The part's values, with a change made where transform `i` has put its elementary axes into their order."""
     for transform in reversed(part.transforms[i + 1 :]):
@@ -430,9 +395,9 @@ def _in_order(part: Part, make: Make) -> Iterator[_Mutation]:
         back = [int(entry) for entry in np.argsort(entries[0])]
         yield make("gates", "{} without its order", partial(_moved, part, 0, partial(_take, back, place)))
         for one, other in itertools.combinations(range(len(order.after)), 2):
-            swapped = _swapped(len(order.after), one, other)
+            exchanged = swapped(len(order.after), one, other)
             text = f"entries {order.after[one]} and {order.after[other]} of {{}} exchanged"
-            yield make("gates", text, partial(_moved, part, 0, partial(_take, swapped, place)))
+            yield make("gates", text, partial(_moved, part, 0, partial(_take, exchanged, place)))
 
 
 def _take(entries: Sequence[int], axis: int, array: Array) -> Array:
@@ -546,7 +511,7 @@ def _gates(module: nn.Module, steps: Sequence[Step]) -> Iterator[_Mutation]:
     cells: dict[tuple[str, str], list[Step]] = defaultdict(list)
     for step in steps:
         owner, _, leaf = step.target.rpartition(".")
-        if (found := _CELL.fullmatch(leaf)) and step.sources:
+        if (found := CELL.fullmatch(leaf)) and step.sources:
             cells[owner, found[2]].append(step)
     for (owner, suffix), own in cells.items():
         hidden = next((step for step in own if step.target.endswith(f"weight_hh{suffix}")), None)
@@ -567,8 +532,8 @@ def _exchanged_gates(steps: Sequence[Step], one: int, other: int, units: int) ->
         for step in steps:
             array = right[step.target]
             gates = array.reshape(-1, units, *array.shape[1:])
-            swapped = gates.take(_swapped(len(gates), one, other), 0)
-            changed[step.target] = swapped.reshape(array.shape)
+            exchanged = gates.take(swapped(len(gates), one, other), 0)
+            changed[step.target] = exchanged.reshape(array.shape)
         return changed
 
     targets = tuple(step.target for step in steps)

@@ -32,23 +32,7 @@ class Inside:
     def layers(self) -> list[Layer]:
         """The layers, and what goes into and comes out of each. Raises OriginalFailedError where there is none."""
         found = layers.find_any(self.fed, self.outputs, self._is_variable)
-        leaves: dict[Any, Leaf] = {}
-        for variable in (variable for layer in found for variable in layer.variables):
-            leaves[variable] = leaves.get(variable) or self._leaf(variable)
-        wanted = {
-            tensor.name: tensor for layer in found for tensor in (layer.input, layer.output) if tensor is not None
-        }
-        values = self._fetch(wanted)
-        return [
-            Layer(
-                layers.own_name(layer.operation),
-                layer.operation.type,
-                tuple(leaves[variable] for variable in layer.variables),
-                None if layer.input is None else values[layer.input.name],
-                None if layer.output is None else values[layer.output.name],
-            )
-            for layer in found
-        ]
+        return layers.described(found, self._leaf, self._fetch)
 
     def named(self, wanted: dict[str, str]) -> dict[str, Array]:
         """Tensors by the names that `layers` gives their operations: `conv/Conv2D:0`."""

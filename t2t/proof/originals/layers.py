@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .original import MAX_LAYERS, OriginalFailedError
+from .original import MAX_LAYERS, Array, Layer, Leaf, OriginalFailedError
 
 #: Operations that hold a variable.
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
@@ -86,6 +86,33 @@ def find_any(
     if not found:
         raise OriginalFailedError("run", "no variable goes into what is computed from the inputs")
     return found
+
+
+def described(
+    found: Sequence[Found],
+    leaf: Callable[[Any], Leaf],
+    fetch: Callable[[dict[str, Any]], Mapping[str, Array]],
+    prefix: str = "",
+) -> list[Layer]:
+    """
+    The layers with their values: `leaf` describes a variable's operation, `fetch` gives tensors by any keys, all at
+    once. One leaf that stands for several operations, as for the parts of a variable, is told once.
+    """
+    leaves: dict[Any, Leaf] = {}
+    for variable in (variable for layer in found for variable in layer.variables):
+        leaves[variable] = leaves.get(variable) or leaf(variable)
+    sides = [tensor for layer in found for tensor in (layer.input, layer.output) if tensor is not None]
+    values = fetch({tensor.name: tensor for tensor in sides})
+    return [
+        Layer(
+            own_name(layer.operation, prefix),
+            layer.operation.type,
+            tuple({id(leaves[variable]): leaves[variable] for variable in layer.variables}.values()),
+            None if layer.input is None else values[layer.input.name],
+            None if layer.output is None else values[layer.output.name],
+        )
+        for layer in found
+    ]
 
 
 def own_name(operation: Any, prefix: str = "") -> str:

@@ -176,24 +176,14 @@ class InSession:
         found = layers.find_any(
             self._fed.values(), fetched, lambda operation: operation.type in layers.VARIABLES, evaluate
         )
-        leaves: dict[Any, Leaf] = {}
-        for variable in (variable for layer in found for variable in layer.variables):
-            leaves[variable] = leaves.get(variable) or self._leaf(variable)
-        wanted = {
-            tensor.name: tensor for layer in found for tensor in (layer.input, layer.output) if tensor is not None
-        }
-        values: dict[str, Array] = self._session.run(wanted, feed)
-        return [
-            Layer(
-                layers.own_name(layer.operation, self._prefix),
-                layer.operation.type,
-                # The parts of a partitioned variable are one.
-                tuple({leaves[operation].name: leaves[operation] for operation in layer.variables}.values()),
-                None if layer.input is None else values[layer.input.name],
-                None if layer.output is None else values[layer.output.name],
-            )
-            for layer in found
-        ]
+        leaves: dict[str, Leaf] = {}
+
+        def leaf(variable: Any) -> Leaf:
+            # The parts of a partitioned variable are one.
+            made = self._leaf(variable)
+            return leaves.setdefault(made.name, made)
+
+        return layers.described(found, leaf, lambda wanted: self._session.run(wanted, feed), self._prefix)
 
     def named(self, given: dict[str, Array], wanted: dict[str, str]) -> dict[str, Array]:
         """Tensors by their names in the graph, or by those that `layers` gives their operations."""
