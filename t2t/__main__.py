@@ -17,10 +17,15 @@ def main() -> int:
         return 2
     if not sys.flags.safe_path and sys.path and sys.path[0] in {"", here}:
         sys.path.append(sys.path.pop(0))
+    from t2t import interrupts
+
+    interrupts.install()
     try:
         from t2t import cli
-    except KeyboardInterrupt:  # from here on cli sees to it
+    except KeyboardInterrupt:  # from here on cli sees to both
         return 130
+    except interrupts.Terminated:
+        return 143
     return cli.main(sys.argv[1:])
 
 
