@@ -80,6 +80,19 @@ READERS: dict[str, tuple[str, str]] = {
 }
 
 
+def open_index(path: str | os.PathLike[str]) -> Checkpoint | None:
+    """
+    The checkpoint without its data files, which may be missing: its inventory, by keys. None for a format that keeps
+    all in one. Raises CheckpointError as `open` does.
+    """
+    found = locate(os.fspath(path))
+    if found.format != "bundle":
+        return None
+    from t2t.checkpoints.bundle import Bundle
+
+    return Bundle(found.path, found.notes, data=False)
+
+
 def open(  # noqa: A001 - `checkpoints.open` reads well
     path: str | os.PathLike[str],
     checksums: bool = True,

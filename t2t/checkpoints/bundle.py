@@ -81,28 +81,31 @@ class Extent(NamedTuple):
 
 
 class Bundle(Reader):
-    """An open V2 checkpoint."""
+    """An open V2 checkpoint; without `data` its index alone, of which nothing can be read but the inventory."""
 
-    def __init__(self, path: str, notes: tuple[Problem, ...] = (), checksums: bool = True) -> None:
+    def __init__(
+        self, path: str, notes: tuple[Problem, ...] = (), checksums: bool = True, *, data: bool = True
+    ) -> None:
         self._checksums = checksums
         self._index = f"{path}.index"
         self._open: dict[int, File] = {}
         self._maps: dict[int, mmap.mmap] = {}
 
-        data, found = read_all(self._index, index.MAX_INDEX)
-        bundle, entries = index.decoded(data, self._index)
+        content, found = read_all(self._index, index.MAX_INDEX)
+        bundle, entries = index.decoded(content, self._index)
         self._shards = [f"{path}.data-{shard:05}-of-{bundle.shards:05}" for shard in range(bundle.shards)]
-        super().__init__(path, {self._index: found, **_stat_all(self._shards)})
-        sizes = [self._identities[shard][2] for shard in self._shards]
+        super().__init__(path, {self._index: found, **(_stat_all(self._shards) if data else {})})
         parts, entries = index.with_parts(entries, self._index)
-        index.check_places(entries, parts, sizes, self._shards, self._index)
+        if data:
+            sizes = [self._identities[shard][2] for shard in self._shards]
+            index.check_places(entries, parts, sizes, self._shards, self._index)
         self._parts = {key.decode("utf-8", "surrogateescape"): found for key, found in parts.items()}
         self._big_endian = bundle.big_endian
 
         orphans = [key for key in entries if key[0] == 0 and part_of(key)]
         try:
             # The one thing whose bytes are read here; its data file stays open for the others.
-            objects, broken = self._object_graph(entries, bundle.big_endian)
+            objects, broken = self._object_graph(entries, bundle.big_endian) if data else (None, ())
             for key in orphans:
                 del entries[key]
             graph = f"{path}.meta"

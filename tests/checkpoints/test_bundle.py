@@ -19,6 +19,7 @@ from t2t.checkpoints import bundle as bundle_module
 from t2t.checkpoints import entries
 from t2t.checkpoints.bundle import Bundle
 from t2t.checkpoints.files import File
+from t2t.problems import CheckpointError
 from t2t.tensors import DTYPES
 from tests.checkpoints.refusing import INDEX, refused, unread
 from tests.checkpoints.writing import (
@@ -317,6 +318,26 @@ def test_a_needless_import_would_be_seen(x: Path) -> None:
     bundle(x, {"a": floats(1)}, compression=1)
 
     assert imported(f"from t2t import checkpoints\ncheckpoints.open({str(x)!r})") & HEAVY == {"cramjam"}
+
+
+def test_an_index_lists_without_its_data(x: Path) -> None:
+    bundle(x, {"a": floats(1)})
+    with checkpoints.open(x) as whole:
+        listed = whole.inventory.variables
+    x.with_name(f"{x.name}.data-00000-of-00001").unlink()
+
+    alone = checkpoints.open_index(x)
+
+    assert alone is not None
+    assert alone.inventory.variables == listed
+    with pytest.raises(CheckpointError, match="T2T602: cannot be opened: no such file or directory"):
+        alone.read(listed["a"])
+
+
+def test_a_format_that_keeps_all_in_one_has_no_index(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(2))
+
+    assert checkpoints.open_index(tmp_path / "x.npz") is None
 
 
 def test_masked_is_what_unmasked_undoes() -> None:

@@ -364,6 +364,7 @@ _STRUCTURES: dict[str, Callable[[bytes, Random, Noise], bytes]] = {
     "index": _table,
     "bundle": _bundle,
     "v1": _table,
+    "graph": changed_message,
     "meta": changed_message,
     "object_graph": changed_message,
     "state": _text,

@@ -22,6 +22,7 @@ import numpy as np
 from t2t import mapping as mappings
 from t2t.checkpoints import (
     Checkpoint,
+    dataflow,
     entries,
     full_names,
     hdf5,
@@ -42,6 +43,7 @@ from t2t.checkpoints.protobuf import Corrupt
 from t2t.checkpoints.shards import Shards
 from t2t.checkpoints.v1 import V1
 from t2t.problems import CODES, Problem, T2TError
+from t2t.proof import uses
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
 
 Target = Callable[[bytes, Path], None]
@@ -80,6 +82,20 @@ def graph_collections(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     with _only_refused():
         meta.trainable(str(path))
+
+
+def graph(data: bytes, folder: Path) -> None:
+    """The graph in a file `.meta`, with every question that lint asks about it."""
+    path = folder / "x.meta"
+    path.write_bytes(data)
+    with _only_refused():
+        flow = dataflow.read("graph", str(path))
+        needed = [None, flow.ancestors((position, 0) for position in flow.names.values())]
+        for name, position in {**flow.variables, **flow.restored}.items():
+            shape = flow.operations[position].numbers("shape") or ()
+            for places in (uses.places(flow, name, name, shape), [position]):
+                for place in places:
+                    assert all(uses.uses(flow, place, shape, some) is not None for some in needed)
 
 
 def state_file(data: bytes, folder: Path) -> None:
@@ -180,6 +196,7 @@ TARGETS: dict[str, Target] = {
     "keras_shards": keras_shards,
     "hdf5": hdf5_file,
     "object_graph": graph_of_objects,
+    "graph": graph,
     "meta": graph_collections,
     "state": state_file,
     "mapping": mapping,
