@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from t2t import axes as notation
@@ -89,6 +89,7 @@ class Verify:
 
     `arguments` are input names in forward()'s order, or by its keywords. `axes` and `outputs` describe other layouts.
     Each draw runs `steps` times in a row, and both sides keep their state from step to step.
+    `layers` names tensors of the original by the torch module whose output they are.
     """
 
     at: Location
@@ -103,6 +104,7 @@ class Verify:
     labels: Labels | None
     recording: str
     steps: int = 1
+    layers: Dict[str, str] = field(default_factory=dict)
 
 
 def read(document: Document) -> tuple[Verify, list[Problem]]:
@@ -183,6 +185,7 @@ def read(document: Document) -> tuple[Verify, list[Problem]]:
         labels=labels,
         recording=resolved(document.path, tree.get("recording", os.path.join("recordings", f"{stem}.npz"))),
         steps=steps,
+        layers=tree.get("layers", {}),
     )
     return verify, problems
 

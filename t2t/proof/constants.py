@@ -29,7 +29,7 @@ import numpy as np
 from t2t.checkpoints.files import open_regular, reason, refusal
 from t2t.checkpoints.protobuf import BYTES, FIXED32, VARINT, Corrupt, expect, fields, signed, varint
 from t2t.names import shown
-from t2t.problems import OriginalError, Problem
+from t2t.problems import Location, OriginalError, Problem
 from t2t.proof.arrays import Array
 
 Dtypes = dict[int, Any]
@@ -53,7 +53,9 @@ def constants(kind: str, path: str) -> list[Array]:
     try:
         return list(KINDS[kind](data))
     except (Corrupt, RecursionError) as error:
-        raise OriginalError(Problem("T2T902", f"{shown(path)} is no {kind} model: {shown(str(error))}")) from None
+        hint = f"name a {kind} model in verify's reference, or copy the file again"
+        problem = Problem("T2T902", f"this is no {kind} model: {shown(str(error))}", Location(path), hint)
+        raise OriginalError(problem) from None
 
 
 def _tflite(data: bytes) -> Iterator[Array]:

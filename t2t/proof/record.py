@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,9 @@ from t2t.names import did_you_mean, shown
 from t2t.problems import MappingError, ModuleError, OriginalError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
+from t2t.proof.layers import recognised
 from t2t.proof.recording import Draw, Recording, check_labels, labels, original_digest, parts, runs
-from t2t.proof.weights import check_training
+from t2t.proof.weights import check_training, folded
 from t2t.verification import Reference, Verify
 from t2t.writers.atomic import output_error
 
@@ -52,6 +54,22 @@ NEEDS: dict[str, tuple[str, ...]] = {
 #: Which extra of t2t brings a library.
 EXTRAS = {"tensorflow": "tf", "keras": "tf", "tf_keras": "keras2", "ai_edge_litert": "lite", "onnxruntime": "onnx"}
 
+_CRASHED = (
+    "the library that it runs crashed, not t2t: --format full shows what it printed last; try another version of it, "
+    "or describe the original in another way"
+)
+
+#: What to do about a child that died of a signal; where it is none of these, somebody sent it.
+DEATHS: dict[int, str] = {
+    signal.SIGKILL: "the usual cause is the system, which was out of memory: make verify's inputs smaller, or end what "
+    "else needs memory",
+    signal.SIGABRT: _CRASHED,
+    signal.SIGSEGV: _CRASHED,
+    signal.SIGBUS: _CRASHED,
+    signal.SIGFPE: _CRASHED,
+    signal.SIGILL: "the library that it runs is built for another processor: install a build for this one",
+}
+
 _CHILD = Path(__file__).with_name("original.py")
 
 
@@ -69,7 +87,8 @@ def record(
     """
     Run the original on the mapping's inputs. `original` replaces the path of its file; `timeout` is in seconds.
 
-    With `weights`, the open checkpoint, an original that brings its own is first held against it: T2T905.
+    With `weights`, the open checkpoint, an original that brings its own is first held against it: T2T905. Its layers'
+    variables are recognised by it, too.
     Raises OriginalError: T2T901 without the library that runs it, T2T902 when it fails or dies, T2T903 when it takes
     too long; MappingError (T2T503) for names that the original does not have, for inputs and labels that don't fit,
     and for empty outputs; ModuleError (T2T705) for a function that `allow_import` leaves out; CheckpointError (T2T904)
@@ -80,7 +99,7 @@ def record(
     original = reference.written if reference.kind == "call" else original or reference.path
     needed = NEEDS[reference.kind]
     if needed and not any(map(importlib.util.find_spec, needed)):
-        raise OriginalError(Problem("T2T901", f"{needed[0]} is not installed", hint=_install(needed[0])))
+        raise OriginalError(Problem("T2T901", f"{needed[0]} is not installed", verify.at, _install(needed[0])))
     _check_there(verify, original, allow_import)
     if weights is not None:
         check_training(verify, original, weights)
@@ -107,7 +126,9 @@ def record(
     # What can be imported and is no file goes by its name alone.
     digest = original_digest(reference, original) or hashlib.sha256(reference.written.encode()).hexdigest()
     made_from = {**parts(verify, source_digest), "graph": digest}
-    recording = Recording(made_from, draws, truth, made_by, generated, verify.steps)
+    scaled = folded(verify, original, weights) if weights is not None else {}
+    inside = recognised(result, stored, verify.layers, weights, scaled)
+    recording = Recording(made_from, draws, truth, made_by, generated, verify.steps, inside)
     check_labels(verify, recording)
     return recording
 
@@ -189,18 +210,36 @@ def _computed(
             "fetch": fetch,
             "draws": verify.draws,
             "steps": verify.steps,
+            "layers": dict(verify.layers),
             "allow_import": list(allow_import),
             "inputs": paths["inputs.npz"],
             "outputs": paths["outputs.npz"],
             "result": paths["result.json"],
         }
         Path(directory, "request.json").write_text(json.dumps(request), encoding="utf-8")
-        code = _run(os.path.join(directory, "request.json"), paths["noise"], timeout, _who(reference))
-        result = _result(code, paths["result.json"], paths["noise"], verify)
+        try:
+            code = _run(os.path.join(directory, "request.json"), paths["noise"], timeout, verify)
+            result = _result(code, paths["result.json"], paths["noise"], verify)
+        except OriginalError as error:
+            # The outputs are what a recording is for, and they were whole before anything was looked at inside.
+            stored = _stored_before(paths["result.json"])
+            if stored is None:
+                raise
+            note = f"no layers are recorded: {error.problems[0].message}"
+            result = {**stored, "notes": [*stored["notes"], note]}
         return result, arrays.read_all(paths["outputs.npz"])
 
 
-def _run(request: str, noise: str, timeout: float, who: str) -> int:
+def _stored_before(path: str) -> dict[str, Any] | None:
+    """What the child reported before it looked inside, where that was the last of it."""
+    try:
+        report: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return report if report.get("inside") == "begun" else None
+
+
+def _run(request: str, noise: str, timeout: float, verify: Verify) -> int:
     """
     Run the child and give its exit status; what it prints goes to the file `noise`.
 
@@ -222,8 +261,9 @@ def _run(request: str, noise: str, timeout: float, who: str) -> int:
             try:
                 return child.wait(timeout)
             except subprocess.TimeoutExpired:
-                text = f"{who} did not finish within {timeout:g} s"
-                raise OriginalError(Problem("T2T903", text, details=_last_lines(noise))) from None
+                text = f"{_who(verify.reference)} did not finish within {timeout:g} s"
+                hint = "--timeout gives it more seconds, smaller inputs need fewer"
+                raise OriginalError(Problem("T2T903", text, verify.at, hint, details=_last_lines(noise))) from None
             finally:
                 child.kill()
 
@@ -232,20 +272,25 @@ def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
     """What the child reports. Raises what its exit status or its report stands for."""
     if code < 0:
         text = f"{_who(verify.reference)} died with {signal_name(-code)}"
-        raise OriginalError(Problem("T2T902", text, details=_last_lines(noise)))
+        hint = DEATHS.get(-code, "somebody ended it: record again")
+        raise OriginalError(Problem("T2T902", text, verify.at, hint, details=_last_lines(noise)))
     try:
         report: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         # On a full disk the file can be there without its content.
         text = f"{_who(verify.reference)} ended with exit status {code} and no result"
-        raise OriginalError(Problem("T2T902", text, details=_last_lines(noise))) from None
+        hint = "what it runs ended the process: --format full shows what it printed last"
+        raise OriginalError(Problem("T2T902", text, verify.at, hint, details=_last_lines(noise))) from None
     if code == 0:
         return report
+    if report.get("inside") == "begun":
+        text = f"{_who(verify.reference)} ended with exit status {code}"
+        raise OriginalError(Problem("T2T902", text, verify.at, details=_last_lines(noise)))
     message, kind = _line(report["message"]), report["kind"]
     if kind == "disk":
         raise OSError(report["errno"], message)
     if kind == "missing":
-        raise OriginalError(Problem("T2T901", message, hint=_install(report["name"])))
+        raise OriginalError(Problem("T2T901", message, verify.at, _install(report["name"])))
     if kind == "import":
         raise ModuleError(Problem("T2T705", message, verify.at, _line(report["hint"])))
     if kind == "names":

@@ -7,6 +7,7 @@ The file is a .npz archive with the same bytes for the same recording:
     input_<i>             input number i (by name), where it came from a file; it is the same in every draw
     output_<i>_draw_<j>   output number i (by name) of draw j; of run j, where each draw has several steps in a row
     labels                where there are any
+    samples               where layers were recorded: see `t2t.proof.layers`
 
 Inputs that a seed or a constant makes are not stored: they are made again on load and held against their sha256.
 Members go by number because a name of a mapping can be anything, and a name of an archive's member cannot.
@@ -22,7 +23,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from typing import Any, NoReturn
 
@@ -31,14 +32,16 @@ import numpy as np
 from t2t.checkpoints.files import is_address, open_regular, reason, refusal
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem
-from t2t.proof import arrays
+from t2t.proof import arrays, layers
 from t2t.proof.arrays import Array
 from t2t.proof.inputs import made
+from t2t.proof.layers import Inside
 from t2t.verification import MAX_RUNS, Reference, Verify
 from t2t.writers.atomic import output_error, replacing
 
 FORMAT = 1
 _META = "recording"
+_SAMPLES = "samples"
 #: What `made_from` says: see `parts` and `original_digest`.
 _PARTS = {"checkpoint", "inputs", "feed", "fetch", "draws", "labels", "graph"}
 
@@ -62,7 +65,8 @@ class Recording:
     original's file. `made_by` are versions: of tensorflow (or what else computes), numpy and t2t.
 
     `generated` names the inputs that the mapping makes again; they are stored as a hash. `draws` holds every step of
-    every draw, in order: `steps` runs belong to one draw.
+    every draw, in order: `steps` runs belong to one draw. `inside` are the original's layers in the last step of draw
+    0, as far as they could be had: no part of what is proven.
     """
 
     made_from: Mapping[str, str]
@@ -71,11 +75,18 @@ class Recording:
     made_by: Mapping[str, str]
     generated: frozenset[str] = frozenset()
     steps: int = 1
+    inside: Inside = field(default_factory=Inside)
 
     @property
     def key(self) -> str:
         """sha256 (hex) over `made_from`: which recording this is."""
         return _sha256(dict(self.made_from))
+
+
+def by_draw(recording: Recording) -> list[Recording]:
+    """Each draw as a recording of its own, without labels: the first that differs is enough."""
+    starts = range(0, len(recording.draws), recording.steps)
+    return [replace(recording, draws=recording.draws[i : i + recording.steps], labels=None) for i in starts]
 
 
 def parts(verify: Verify, source_digest: str) -> dict[str, str]:
@@ -186,6 +197,10 @@ def load(path: str, verify: Verify, again: str = "") -> Recording:
     """
     members = arrays.read_all(path)
     meta = _meta(path, members.pop(_META, None))
+    try:
+        inside = layers.unpacked(meta, members.pop(_SAMPLES, None) if "samples" in meta else None)
+    except ValueError as error:
+        _refuse(path, f"{shown(path)} is a recording whose description is not whole: {error}")
     names, draws = sorted(meta["inputs"]), meta["draws"]
     stored = {name: f"input_{i}" for i, name in enumerate(names) if name not in meta["generated"]}
     outputs = {name: f"output_{i}" for i, name in enumerate(sorted(meta["outputs"]))}
@@ -212,7 +227,7 @@ def load(path: str, verify: Verify, again: str = "") -> Recording:
                 _refuse(path, f"{shown(name)} of draw {j} is not what was recorded: {shown(why)}", again)
         taken.append(Draw(given, {name: members[f"{member}_draw_{j}"] for name, member in outputs.items()}))
     generated = frozenset(meta["generated"])
-    return Recording(meta["made_from"], tuple(taken), members.get("labels"), meta["made_by"], generated, steps)
+    return Recording(meta["made_from"], tuple(taken), members.get("labels"), meta["made_by"], generated, steps, inside)
 
 
 def find(path: str, verify: Verify, source_digest: str, original: str, again: str) -> Recording | Problem:
@@ -315,6 +330,8 @@ def _packed(recording: Recording) -> bytes:
     }
     if recording.steps != 1:
         meta["steps"] = recording.steps
+    told, samples = layers.packed(recording.inside)
+    meta |= told
     text = json.dumps(meta, sort_keys=True, indent=1)
     members: dict[str, Array] = {_META: np.frombuffer(text.encode(), np.uint8)}
     members |= {f"input_{i}": first.inputs[name] for i, name in enumerate(names) if name not in recording.generated}
@@ -322,6 +339,8 @@ def _packed(recording: Recording) -> bytes:
         members |= {f"output_{i}_draw_{j}": draw.outputs[name] for j, draw in enumerate(recording.draws)}
     if recording.labels is not None:
         members["labels"] = recording.labels
+    if samples is not None:
+        members[_SAMPLES] = samples
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in members.items():

@@ -19,6 +19,7 @@ from t2t.names import shown
 from t2t.problems import OriginalError, Problem
 from t2t.proof.arrays import Array
 from t2t.proof.constants import KINDS, constants
+from t2t.proof.originals import samples
 from t2t.verification import Verify
 
 #: Fewer elements, or fewer different ones (zeros, ones), could be anybody's.
@@ -66,6 +67,27 @@ def check_training(verify: Verify, original: str, checkpoint: Checkpoint) -> Non
     raise OriginalError(Problem("T2T905", text, verify.at, hint, details=(f"looked for in {shown(original)}",)))
 
 
+def folded(verify: Verify, original: str, checkpoint: Checkpoint) -> dict[str, str]:
+    """
+    The variables that the file's constants are made of where each channel was multiplied by a number, as a batch norm
+    folded into a kernel does: the variable's name by the constant's digest (`samples.digest`).
+
+    Only where one variable alone can be it; what the file holds as it is is left out. Raises what `constants` does.
+    """
+    kind = verify.reference.kind
+    if kind not in KINDS:
+        return {}
+    by_size: dict[int, list[Array]] = {}
+    for array in constants(kind, original):
+        by_size.setdefault(array.size, []).append(array)
+    found: dict[str, list[str]] = {}
+    for name, values in _named_variables(checkpoint):
+        for constant in by_size.get(values.size, ()):
+            if not _is_equal(values, constant) and _is_in(values, constant):
+                found.setdefault(samples.digest(constant), []).append(name)
+    return {digest: names[0] for digest, names in found.items() if len(names) == 1}
+
+
 def _is_same(original: str, checkpoint: Checkpoint) -> bool:
     """Whether the original's weights are the checkpoint: a SavedModel's variables, or the very file."""
     inside = os.path.join(original, "variables", "variables.index")
@@ -74,23 +96,37 @@ def _is_same(original: str, checkpoint: Checkpoint) -> bool:
 
 
 def _variables(checkpoint: Checkpoint) -> Iterator[Array]:
+    return (values for _, values in _named_variables(checkpoint))
+
+
+def _named_variables(checkpoint: Checkpoint) -> Iterator[tuple[str, Array]]:
     """What can be told from another training's: the floating variables, small ones first."""
     for ref in sorted(checkpoint.inventory.variables.values(), key=lambda ref: ref.nbytes):
         if ref.elements < MIN_ELEMENTS or "float" not in ref.dtype or ref.slot_of is not None or ref.unreadable:
             continue
         values = checkpoint.read(ref)
         if np.unique(values.astype(np.float64)).size >= MIN_DISTINCT:
-            yield values
+            yield ref.name, values
 
 
 def _is_in(values: Array, constant: Array) -> bool:
     """Whether the constant, which has as many elements, holds the variable's values."""
-    with np.errstate(over="ignore"):
-        own = values.astype(constant.dtype).astype(np.float64)
-    other = constant.astype(np.float64)
-    if np.array_equal(np.sort(own, axis=None), np.sort(other, axis=None)):
+    if _is_equal(values, constant):
         return True
+    own, other = _as_numbers(values, constant)
     return any(_are_scaled(a, b) for a in _by_channel(own, variable=True) for b in _by_channel(other, variable=False))
+
+
+def _is_equal(values: Array, constant: Array) -> bool:
+    """Whether these are the same values, in whatever order."""
+    own, other = _as_numbers(values, constant)
+    return np.array_equal(np.sort(own, axis=None), np.sort(other, axis=None))
+
+
+def _as_numbers(values: Array, constant: Array) -> tuple[Array, Array]:
+    """Both as float64, the variable through the constant's dtype."""
+    with np.errstate(over="ignore"):
+        return values.astype(constant.dtype).astype(np.float64), constant.astype(np.float64)
 
 
 def _by_channel(array: Array, *, variable: bool) -> Iterable[Array]:

@@ -89,4 +89,7 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path, kind: str, data: bytes, 
     with pytest.raises(OriginalError) as error:
         constants(kind, str(tmp_path / "m"))
 
-    assert str(error.value) == f"T2T902 {tmp_path}/m is no {kind} model: {message}"
+    assert str(error.value) == (
+        f"{tmp_path}/m: T2T902: this is no {kind} model: {message}; "
+        f"name a {kind} model in verify's reference, or copy the file again"
+    )

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,7 @@ import pytest
 from t2t.proof.originals import run as child
 from t2t.proof.originals import samples
 from t2t.proof.originals.original import MAX_LAYERS, Layer, Leaf, Original
+from tests.proof.test_record import until
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -65,6 +67,11 @@ class Recorded:
     def layer(self, operation: str) -> dict[str, Any]:
         (found,) = [layer for layer in self.layers if layer["operation"] == operation]
         return found
+
+    def near(self, operation: str) -> tuple[list[str], list[str]]:
+        """The operations whose tensors lie before and after a layer."""
+        layer = self.layer(operation)
+        return [one["operation"] for one in layer["before"]], [one["operation"] for one in layer["after"]]
 
     def check(self, tensor: dict[str, Any] | None, expected: Any) -> None:
         """What is recorded of a tensor is this one."""
@@ -139,11 +146,15 @@ def test_nothing_inside_is_looked_at_where_the_request_does_not_ask(
     monkeypatch.setitem(child.KINDS, "call", lambda request: contextlib.nullcontext(own))
     np.savez(tmp_path / "in.npz", **{"0_0": uniform(0, 3)})
     request: dict[str, Any] = {"kind": "call", "feed": {"x": "x"}, "fetch": {"x": "x"}, "draws": 1, "steps": 1}
-    request |= {"inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "out.npz")}
-    assert child._run(request).keys() == {"versions", "notes"}
+    request |= {"inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "x.out.npz")}
+    request |= {"result": str(tmp_path / "x.json")}
+    child._run(request)
+    assert Recorded(tmp_path, "x").report.keys() == {"versions", "notes"}
     assert looked == []
-    assert child._run({**request, "layers": {}}).keys() == {"versions", "notes", "layers", "named"}
+    child._run({**request, "layers": {}})
+    assert Recorded(tmp_path, "x").report.keys() == {"versions", "notes", "layers", "named"}
     assert looked == ["layers"]
+    assert sorted(os.listdir(tmp_path)) == ["in.npz", "x.json", "x.out.npz"]
 
 
 # --- samples ---
@@ -227,8 +238,8 @@ def test_a_tensor_is_recorded_by_its_samples_and_its_largest_finite_value() -> N
     wide, narrow = np.arange(600.0).reshape(20, 30), np.array([[np.nan, -3, np.inf]], np.float16)
     leaf, name = Leaf("w", wide.astype(np.float32)), Leaf("b")
     layers = [
-        Layer("one", "MatMul", (leaf, name), wide, narrow),
-        Layer("two", "Gather", (leaf,), None, np.array([3])),
+        Layer("one", "MatMul", (leaf, name), wide, narrow, (("start", narrow), ("ids", np.array([3])), ("x", wide))),
+        Layer("two", "Gather", (leaf,), None, np.array([3]), after=(("end", np.array([1, 2], np.float32)),)),
         Layer("three", "Add", (), np.zeros((0, 2), np.float32), np.array(-2, np.float32)),
     ]
     report, notes = inside(lambda _: layers)
@@ -242,19 +253,36 @@ def test_a_tensor_is_recorded_by_its_samples_and_its_largest_finite_value() -> N
             "variables": [weights, {"name": "b", "digest": "", "shape": []}],
             "input": {"shape": [20, 30], "scale": 599.0, "member": "layer_0_input"},
             "output": {"shape": [1, 3], "scale": 3.0, "member": "layer_0_output"},
+            # What is recorded already is not recorded again.
+            "before": [
+                {"operation": "start", "shape": [1, 3], "scale": 3.0, "member": "layer_0_output"},
+                {"operation": "x", "shape": [20, 30], "scale": 599.0, "member": "layer_0_input"},
+            ],
+            "after": [],
         },
-        {"operation": "two", "kind": "Gather", "variables": [weights], "input": None, "output": None},
+        {
+            "operation": "two",
+            "kind": "Gather",
+            "variables": [weights],
+            "input": None,
+            "output": None,
+            "before": [],
+            "after": [{"operation": "end", "shape": [2], "scale": 2.0, "member": "layer_1_after_0"}],
+        },
         {
             "operation": "three",
             "kind": "Add",
             "variables": [],
             "input": {"shape": [0, 2], "scale": 0.0, "member": "layer_2_input"},
             "output": {"shape": [], "scale": 2.0, "member": "layer_2_output"},
+            "before": [],
+            "after": [],
         },
     ]
     expected = {
         "layer_0_input": wide.reshape(-1)[samples.positions(600)],
         "layer_0_output": np.array([np.nan, -3, np.inf], np.float32),
+        "layer_1_after_0": np.array([1, 2], np.float32),
         "layer_2_input": np.zeros(0, np.float32),
         "layer_2_output": np.array([-2], np.float32),
     }
@@ -278,6 +306,78 @@ def test_whatever_fails_inside_is_a_note() -> None:
     assert inside(wanted={"conv": "c"})[1] == [
         "what verify's layers name is not recorded: nothing inside an original of kind onnx has a name"
     ]
+
+
+#: An original that doubles what it is given; `layers` is the lines that its second run is.
+DOUBLES = """
+    import contextlib, os, resource, signal, sys, time
+    import numpy as np
+    from t2t.proof.originals import run
+    from t2t.proof.originals.original import Layer, Original
+
+    def layers(given):
+        open("begun", "w").close()
+        {layers}
+
+    own = Original(lambda given: {{"y": given["x"] * 2}}, lambda: None, {{"lib": "1"}}, ("opened so",), layers)
+    run.KINDS["call"] = lambda request: contextlib.nullcontext(own)
+    sys.exit(run.main(sys.argv[1]))
+"""
+
+
+def doubled(folder: Path, layers: str, *, kill: bool = False) -> int:
+    """The exit status of a process that records DOUBLES as `x`; with `kill` it is ended in its second run."""
+    np.savez(folder / "x.in.npz", **{"0_0": np.float32([1, -2]), "0_1": np.float32([3, 4])})  # type: ignore[arg-type]
+    request = {"kind": "call", "feed": {"x": "x"}, "fetch": {"y": "y"}, "draws": 2, "steps": 1, "layers": {}}
+    request |= {"inputs": "x.in.npz", "outputs": "x.out.npz", "result": "x.json"}
+    (folder / "request").write_text(json.dumps(request))
+    command = [sys.executable, "-c", textwrap.dedent(DOUBLES.format(layers=layers)), "request"]
+    with subprocess.Popen(
+        command, cwd=folder, env=QUIET | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        if kill:
+            assert until((folder / "begun").exists)
+            child.kill()
+        return child.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("layers", "status"),
+    [
+        ("os.abort()", -signal.SIGABRT),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+        ("os._exit(3)", 3),
+        ("raise SystemExit(4)", 4),
+        ("time.sleep(600)", -signal.SIGKILL),
+    ],
+)
+def test_outputs_are_whole_when_the_pass_inside_brings_the_process_down(
+    tmp_path: Path, layers: str, status: int
+) -> None:
+    assert doubled(tmp_path, layers, kill=status == -signal.SIGKILL) == status
+    found = Recorded(tmp_path, "x")
+
+    assert found.report == {
+        "versions": {"lib": "1", "numpy": np.__version__},
+        "notes": ["opened so"],
+        "inside": "begun",
+    }
+    assert found.members.keys() == {"0_0", "0_1"}
+    np.testing.assert_array_equal(found.members["0_0"], np.array([2, -4], np.float32), strict=True)
+    np.testing.assert_array_equal(found.members["0_1"], np.array([6, 8], np.float32), strict=True)
+
+
+def test_layers_that_do_not_fit_on_the_disk_are_a_note(tmp_path: Path) -> None:
+    """The kernel refuses files over 4 kB from then on, as it does without space."""
+    limited = "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+    many = "[Layer(str(i), 'Add', (), np.ones(200), np.ones(200)) for i in range(9)]"
+
+    assert doubled(tmp_path, f"{limited}; return {many}") == 0
+    found = Recorded(tmp_path, "x")
+    versions = {"lib": "1", "numpy": np.__version__}
+    notes = ["opened so", "no layers are recorded: File too large"]
+    assert found.report == {"versions": versions, "notes": notes}
+    assert found.members.keys() == {"0_0", "0_1"}
 
 
 # --- a graph of every kind of thing ---
@@ -391,7 +491,8 @@ SMALL_LAYERS: list[tuple[str, str, list[str], str | None]] = [
 ]
 
 #: What SMALL calls the outputs that are inside something.
-OUTSIDE = {"cond/moving": "chosen", "cond/batch": "chosen", "inside": "called"}
+OUTSIDE = {"cond/moving": "chosen", "cond/batch": "chosen", "cond/Merge": "chosen", "inside": "called"}
+OUTSIDE |= {"cond/moving/Switch": "image", "cond/batch/Switch": "image"}
 
 
 @pytest.fixture(scope="session")
@@ -444,6 +545,40 @@ def test_layers_are_what_variables_go_into_as_tensorflow_computes_it(
             assert layer["input"] is None
         else:
             recorded.check(layer["input"], made.get(given, made.get(f"{flag}_{given}")))
+
+
+#: Of some layers of SMALL: the operations whose tensors lie before and after, as TensorFlow calls them outside.
+SMALL_NEAR = {
+    "first": (["x"], []),
+    "biased": (["first"], ["bent"]),
+    "second": (["bent", "biased"], ["doubled"]),
+    "joined": (["doubled", "second"], ["mixed"]),
+    "sought": ([], []),
+    "scaled": (["mixed"], []),
+    "shifted": (["scaled"], ["image", "cond/{branch}/Switch"]),
+    "cond/{branch}": (["cond/{branch}/Switch", "image", "shifted"], ["cond/Merge", "chosen", "Reshape"]),
+    # Nothing of a loop can be fetched, and what lies around it is too far.
+    "while/turn": ([], []),
+    "remembered": (["row", "before"], ["add_1", "y"]),
+}
+
+
+@needs("tensorflow")
+@pytest.mark.parametrize("flag", [False, True])
+def test_around_a_layer_are_tensors_that_everything_passes(small: tuple[Path, dict[str, Any]], flag: bool) -> None:
+    """The branch that the flag takes is one of them, the other one is nowhere."""
+    folder, made = small
+    branch = "batch" if flag else "moving"
+    recorded = Recorded(folder, branch)
+
+    for name, sides in SMALL_NEAR.items():
+        expected = tuple([one.format(branch=branch) for one in side] for side in sides)
+        assert recorded.near(name.format(branch=branch)) == expected
+    for layer in recorded.layers:
+        for tensor in (*layer["before"], *layer["after"]):
+            name = tensor["operation"]
+            if f"{flag}_{OUTSIDE.get(name, name)}" in made or name == "x":
+                recorded.check(tensor, made["x"] if name == "x" else made[f"{flag}_{OUTSIDE.get(name, name)}"])
 
 
 @needs("tensorflow")
@@ -507,7 +642,7 @@ REAL = """
     v1 = tf.compat.v1
     folder, asked = sys.argv[1], json.load(open(sys.argv[2]))
     made = {}
-    for name, (path, feed, operations) in asked.items():
+    for name, (path, feed, operations, near) in asked.items():
         with tf.Graph().as_default() as graph, v1.Session() as session:
             v1.train.import_meta_graph(path + ".meta", clear_devices=True).restore(session, path)
             given = np.load(f"{folder}/{name}.in.npz")
@@ -516,6 +651,8 @@ REAL = """
                 into = graph.get_operation_by_name(operation).inputs[index]
                 values = session.run([into, operation + ":0"], feed)
                 made[f"{name} {operation} in"], made[f"{name} {operation}"] = values
+            for operation, value in session.run({one: one + ":0" for one in near}, feed).items():
+                made[f"{name} near {operation}"] = value
     np.savez(folder + "/made.npz", **made)
 """
 
@@ -575,7 +712,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tuple[P
             (layer["operation"], int(layer["operation"].endswith("batchnorm/sub") or (name, layer["kind"]) == SECOND))
             for layer in found
         ]
-        asked[name] = (str(shared_data / path), list(feed), operations)
+        near = {one["operation"] for layer in found for side in ("before", "after") for one in layer[side]}
+        asked[name] = (str(shared_data / path), list(feed), operations, sorted(near))
     (folder / "asked.json").write_text(json.dumps(asked))
     return folder, other_way(folder, REAL, folder / "asked.json")
 
@@ -595,6 +733,32 @@ def test_layers_of_real_graphs_are_what_a_session_gives(
             assert layer["input"] is None
         else:
             recorded.check(layer["input"], given)
+        for tensor in (*layer["before"], *layer["after"]):
+            recorded.check(tensor, real[1][f"{name} near {tensor['operation']}"])
+
+
+@needs("tensorflow")
+def test_around_a_real_graphs_layers_are_what_wholes_take_and_give(real: tuple[Path, dict[str, Any]]) -> None:
+    """PReLU of five operations and a layer norm of more: what goes into each, and what comes out."""
+    fsrcnn, gpt2 = (Recorded(real[0], name) for name in ("fsrcnn", "gpt2"))
+    x, prelu = (real[1][f"fsrcnn near {name}"] for name in ("add", "add_1"))
+    given, normed = (real[1][f"gpt2 near {name}"] for name in ("model/add_1", "model/h0/ln_1/mul"))
+
+    assert fsrcnn.near("conv1") == (["IteratorGetNext"], [])
+    assert fsrcnn.near("mul") == (["sub", "add"], ["mul_1", "add_1"])
+    assert fsrcnn.near("conv8") == (["add_13", "add_12"], ["DepthToSpace"])
+    np.testing.assert_allclose(prelu[x >= 0], x[x >= 0], rtol=1e-6)
+    for channel in range(x.shape[-1]):
+        slopes = (prelu / x)[..., channel][x[..., channel] < -1e-3]
+        assert np.ptp(slopes) < 1e-3
+    assert gpt2.near("model/h0/ln_1/mul_1") == (["model/h0/ln_1/mul", "model/add_1"], [])
+    assert gpt2.near("model/h0/ln_1/add_1") == (["model/h0/ln_1/mul_1"], ["model/h0/attn/c_attn/Reshape"])
+    spread = (given - given.mean(-1, keepdims=True)) / np.sqrt(given.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(normed, spread, rtol=1e-3, atol=1e-5)
+    # Queries, keys and values are three tensors of one operation: none is what everything passes.
+    assert gpt2.near("model/h0/attn/c_attn/add")[1] == [
+        "model/h0/attn/c_attn/Reshape_2", "model/h0/attn/MatMul_1", "model/h0/attn/transpose_3",
+    ]  # fmt: skip
 
 
 @needs("tensorflow")
@@ -786,9 +950,9 @@ def test_a_saved_model_has_the_same_layers_in_a_session(models: tuple[Path, dict
     eager, session = Recorded(models[0], "kws"), Recorded(models[0], "kws in a session")
 
     assert len(eager.layers) == 29
-    assert [{**layer, "input": 0, "output": 0} for layer in session.layers] == [
-        {**layer, "input": 0, "output": 0} for layer in eager.layers
-    ]
+    # What lies between the two is not the same: a function that is called is entered by operations of its own.
+    values = {"input": 0, "output": 0, "before": 0, "after": 0}
+    assert [layer | values for layer in session.layers] == [layer | values for layer in eager.layers]
     check_variables(eager, {name.removeprefix("kws "): array for name, array in models[1].items()})
     assert eager.variables()[2] == [
         f"batch_normalization/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")
@@ -952,9 +1116,111 @@ def test_layers_of_an_onnx_model_are_its_nodes(tmp_path: Path, shared_data: Path
         gamma, beta, mean, variance = (weights[one["name"]].numpy()[channel] for one in layer["variables"])
         expected = (given - mean) / np.sqrt(variance + 1e-5) * gamma + beta
         np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)
+        assert recorded.near(layer["operation"])[0] == [recorded.layers[recorded.layers.index(layer) - 1]["operation"]]
+    # What comes out of the first batch norm goes through a ReLU.
+    (bent,) = recorded.layers[1]["after"]
+    computed = recorded.members[recorded.layers[1]["output"]["member"]]
+    np.testing.assert_array_equal(recorded.members[bent["member"]], np.maximum(computed, 0))
     recorded.check(recorded.report["named"]["end"], recorded.members["1_0"])
     assert recorded.report["named"]["first"]["shape"] == recorded.layers[0]["output"]["shape"]
     first = recorded.members[recorded.layers[0]["output"]["member"]]
     np.testing.assert_array_equal(recorded.members[recorded.report["named"]["first"]["member"]], first)
     report = json.loads((tmp_path / "wrong.json").read_text())
     assert (report["kind"], report["message"]) == ("names", "layers a: the model has no tensor b")
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def field(number: int, *contents: int | str | bytes) -> bytes:
+    """A protobuf's field, as often as there are contents."""
+    written = b""
+    for content in contents:
+        data = content.encode() if isinstance(content, str) else content
+        written += (
+            varint(number << 3) + varint(data)
+            if isinstance(data, int)
+            else (varint(number << 3 | 2) + varint(len(data)) + data)
+        )
+    return written
+
+
+def node(kind: str, inputs: str, outputs: str, name: str = "", attributes: bytes = b"") -> bytes:
+    """A node of a graph; - stands for what is left out."""
+    names = [[text.strip("-") for text in side.split()] for side in (inputs, outputs)]
+    return field(
+        1, field(1, *names[0]) + field(2, *names[1]) + field(3, *[name] * bool(name)) + field(4, kind) + attributes
+    )
+
+
+def onnx_model(nodes: bytes, constants: dict[str, Any], shape: tuple[int, ...], outputs: list[str]) -> bytes:
+    """A model of opset 17 that takes x."""
+    tensors = b"".join(
+        field(5, field(1, *array.shape) + field(2, 1) + field(8, name) + field(9, array.tobytes()))
+        for name, array in constants.items()
+    )
+    sizes = b"".join(field(1, field(1, size)) for size in shape)
+    x = field(11, field(1, "x") + field(2, field(1, field(1, 1) + field(2, sizes))))
+    graph = nodes + field(2, "g") + tensors + x + field(12, *(field(1, name) for name in outputs))
+    return field(1, 8) + field(7, graph) + field(8, field(2, 17))
+
+
+@needs("onnxruntime")
+def test_around_an_onnx_models_layers_is_what_onnxruntime_gives(tmp_path: Path) -> None:
+    """A layer norm of many nodes, and an LSTM that leaves out an output, before a Clip that leaves out an input."""
+    axes = field(5, field(1, "axes") + field(8, 2) + field(20, 7))
+    size = field(5, field(1, "hidden_size") + field(3, 5) + field(20, 2))
+    nodes = b"".join(
+        [
+            node("ReduceMean", "x", "mean", attributes=axes),
+            node("Sub", "x mean", "centred"),
+            node("Mul", "centred centred", "squares"),
+            node("ReduceMean", "squares", "variance", attributes=axes),
+            node("Add", "variance small", "more"),
+            node("Sqrt", "more", "spread"),
+            node("Div", "centred spread", "normed", "norm/div"),
+            node("Mul", "normed gamma", "scaled", "norm/gamma"),
+            node("Add", "scaled beta", "shifted", "norm/beta"),
+            node("Relu", "shifted", "bent"),
+            node("LSTM", "bent w r", "- h", attributes=size),
+            node("Clip", "h - one", "clipped", "clip"),
+            node("Neg", "clipped", "y"),
+        ]
+    )
+    constants = {"gamma": uniform(1, 4), "beta": uniform(2, 4), "w": uniform(3, 1, 20, 4), "r": uniform(4, 1, 20, 5)}
+    constants |= {"small": np.array(1e-3, np.float32), "one": np.array(0.1, np.float32)}
+    inside = ["centred", "normed", "scaled", "shifted", "bent", "h", "clipped", "y"]
+    x = uniform(0, 3, 2, 4)
+    for name, outputs in (("m", ["y"]), ("all", inside)):
+        (tmp_path / f"{name}.onnx").write_bytes(onnx_model(nodes, constants, x.shape, outputs))
+    request = {"kind": "onnx", "path": "m.onnx", "feed": {"x": "x"}, "fetch": {"y": "y"}, "given": [{0: x}]}
+    run(tmp_path, {"small": request})
+    made = other_way(
+        tmp_path,
+        """
+        import sys, numpy as np, onnxruntime
+        session = onnxruntime.InferenceSession(sys.argv[1] + "/all.onnx", providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        with np.load(sys.argv[1] + "/small.in.npz") as given:
+            np.savez(sys.argv[1] + "/made.npz", **dict(zip(names, session.run(names, {"x": given["0_0"]}))))
+        """,
+    )
+    made |= {"x": x, "norm/div": made["normed"], "norm/gamma": made["scaled"], "norm/beta": made["shifted"]}
+    made |= {"clip": made["clipped"]}
+    recorded = Recorded(tmp_path, "small")
+
+    assert recorded.report["notes"] == []
+    assert [(layer["operation"], layer["kind"]) for layer in recorded.layers] == [
+        ("norm/gamma", "Mul"),
+        ("norm/beta", "Add"),
+        ("h", "LSTM"),
+    ]
+    assert recorded.variables() == [["gamma"], ["beta"], ["w", "r"]]
+    assert recorded.near("norm/gamma") == (["norm/div", "centred", "x"], [])
+    assert recorded.near("norm/beta") == (["norm/gamma"], ["bent"])
+    assert recorded.near("h") == (["bent", "norm/beta"], ["clip", "y"])
+    for layer in recorded.layers:
+        recorded.check(layer["output"], made[layer["operation"]])
+        for tensor in (*layer["before"], *layer["after"]):
+            recorded.check(tensor, made[tensor["operation"]])

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -350,13 +351,25 @@ def test_a_temporary_directory_that_is_gone_is_told(
 
 # --- how TensorFlow fails ---
 
+INSTALL = "in the clone of t2t, run pip install -e '.[tf]'"
+CRASHED = (
+    "the library that it runs crashed, not t2t: --format full shows what it printed last; try another version of it, "
+    "or describe the original in another way"
+)
+ENDED = "what it runs ended the process: --format full shows what it printed last"
+
+
+def dies(name: str) -> str:
+    """Lines of code that end their process with this signal, and dump nothing."""
+    return f"import os, signal; os.kill(os.getpid(), signal.{name})"
+
 
 def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
-    assert refusal(verify_of()) == Problem(
-        "T2T901", "tensorflow is not installed", hint="in the clone of t2t, run pip install -e '.[tf]'"
-    )
+    verify = verify_of()
+
+    assert refusal(verify) == Problem("T2T901", "tensorflow is not installed", verify.at, INSTALL)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +377,7 @@ def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monke
     [
         (
             "raise ModuleNotFoundError(\"No module named 'tensorflow'\", name='tensorflow')",
-            Problem("T2T901", "tensorflow is not installed", hint="in the clone of t2t, run pip install -e '.[tf]'"),
+            Problem("T2T901", "tensorflow is not installed", hint=INSTALL),
         ),
         (
             "raise ImportError('libcuda.so: cannot open\\nmore')",
@@ -376,27 +389,53 @@ def test_without_tensorflow_it_says_how_to_install_it(verify_of: VerifyOf, monke
         ),
         (
             "import os; os.write(2, b'F0000 Check failed: \\x1b[31mndims\\n\\n'); os.abort()",
-            Problem("T2T902", "tensorflow died with SIGABRT", details=("F0000 Check failed: \\x1b[31mndims",)),
+            Problem(
+                "T2T902",
+                "tensorflow died with SIGABRT",
+                hint=CRASHED,
+                details=("F0000 Check failed: \\x1b[31mndims",),
+            ),
         ),
         (
-            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-            Problem("T2T902", "tensorflow died with SIGKILL"),
+            dies("SIGKILL"),
+            Problem(
+                "T2T902",
+                "tensorflow died with SIGKILL",
+                hint="the usual cause is the system, which was out of memory: make verify's inputs smaller, or end "
+                "what else needs memory",
+            ),
+        ),
+        (dies("SIGSEGV"), Problem("T2T902", "tensorflow died with SIGSEGV", hint=CRASHED)),
+        (dies("SIGBUS"), Problem("T2T902", "tensorflow died with SIGBUS", hint=CRASHED)),
+        (dies("SIGFPE"), Problem("T2T902", "tensorflow died with SIGFPE", hint=CRASHED)),
+        (
+            dies("SIGILL"),
+            Problem(
+                "T2T902",
+                "tensorflow died with SIGILL",
+                hint="the library that it runs is built for another processor: install a build for this one",
+            ),
+        ),
+        (
+            dies("SIGTERM"),
+            Problem("T2T902", "tensorflow died with SIGTERM", hint="somebody ended it: record again"),
         ),
         (
             "import sys\nfor i in range(99999): print(i)\nsys.exit(3)",
             Problem(
                 "T2T902",
                 "tensorflow ended with exit status 3 and no result",
+                hint=ENDED,
                 details=tuple(str(i) for i in range(99989, 99999)),
             ),
         ),
         (
             "import json, sys; open(json.load(open(sys.argv[1]))['result'], 'w').close(); sys.exit(1)",
-            Problem("T2T902", "tensorflow ended with exit status 1 and no result"),
+            Problem("T2T902", "tensorflow ended with exit status 1 and no result", hint=ENDED),
         ),
         (
             "import sys; sys.exit(0)",
-            Problem("T2T902", "tensorflow ended with exit status 0 and no result"),
+            Problem("T2T902", "tensorflow ended with exit status 0 and no result", hint=ENDED),
         ),
     ],
 )
@@ -411,39 +450,42 @@ def test_a_tensorflow_that_fails_is_reported(
     verify = verify_of()
     found = refusal(verify)
 
-    assert (found.code, found.message, found.hint, found.details) == (
-        problem.code,
-        problem.message,
-        problem.hint,
-        problem.details,
-    )
+    assert found == replace(problem, at=verify.at)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("hangs", ["time.sleep(600)", "re.match('(a+)+$', 'a' * 60 + 'b')"])
+#: It waits, or it computes and lets no other thread of its process run.
+HANGS = ["time.sleep(600)", "re.match('(a+)+$', 'a' * 60 + 'b')"]
+
+
+@pytest.mark.parametrize("hangs", HANGS)
 def test_a_tensorflow_that_hangs_is_killed(verify_of: VerifyOf, poison: Callable[[str], None], hangs: str) -> None:
-    """Whether it waits, or computes and lets no other thread of its process run."""
     poison(f"import re, time; print('waiting', flush=True); {hangs}")
+    verify = verify_of()
     started = time.monotonic()
 
-    assert refusal(verify_of(), timeout=1.5) == Problem(
-        "T2T903", "tensorflow did not finish within 1.5 s", details=("waiting",)
+    assert refusal(verify, timeout=1.5) == Problem(
+        "T2T903",
+        "tensorflow did not finish within 1.5 s",
+        verify.at,
+        "--timeout gives it more seconds, smaller inputs need fewer",
+        details=("waiting",),
     )
     assert time.monotonic() - started < 30
 
 
-@pytest.fixture
+@pytest.fixture(params=HANGS)
 def hanging(
-    verify_of: VerifyOf, poison: Callable[[str], None], tmp_path: Path
+    verify_of: VerifyOf, poison: Callable[[str], None], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A process that records with a TensorFlow that hangs, and the child's number."""
     poison(f"""
-        import os, signal, time
+        import os, re, signal, time
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with open({str(tmp_path / "new")!r}, "w") as file:
             file.write(str(os.getpid()))
         os.rename({str(tmp_path / "new")!r}, {str(tmp_path / "pid")!r})
-        time.sleep(600)
+        {request.param}
     """)
     verify_of()
     script = f"""
@@ -547,4 +589,44 @@ def test_a_graph_whose_saver_reads_averages_computes_with_averages(
     assert [note.message for note in notes if note.code == "T2T906"] == [
         "the graph's own Saver restores 1 variables under other names: "
         "w is w/ExponentialMovingAverage of the checkpoint"
+    ]
+
+
+# --- what is looked at inside, when all outputs are there ---
+
+ONCE = """
+import os
+
+def original(checkpoint):
+    if os.path.exists("was_here"):
+        {ends}
+    open("was_here", "w").close()
+    return lambda inputs: {{"y": inputs["x"] + 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "why"),
+    [
+        ("os.abort()", "once:original died with SIGABRT"),
+        ("import time; time.sleep(60)", "once:original did not finish within 10 s"),
+        ("os._exit(3)", "once:original ended with exit status 3"),
+    ],
+)
+def test_outputs_count_where_looking_inside_ends_the_original(
+    ends: str, why: str, verify_of: VerifyOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "once.py").write_text(ONCE.format(ends=ends))
+    monkeypatch.chdir(tmp_path)
+    notes: list[Problem] = []
+
+    made = record(
+        verify_of(reference="{call: 'once:original', fetch: {y: y}}"), "ckpt", "d0", timeout=10, note=notes.append
+    )
+
+    (draw,) = made.draws
+    np.testing.assert_array_equal(draw.outputs["y"], draw.inputs["x"] + 1)
+    assert made.inside.layers == ()
+    assert [str(problem).partition("T2T906 ")[2] for problem in notes if problem.code == "T2T906"] == [
+        f"no layers are recorded: {why}"
     ]

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, T2TError
 from t2t.proof import arrays, recording
 from t2t.proof.inputs import LIMIT
+from t2t.proof.layers import Inside, Layer, Sample
 from t2t.proof.recording import Draw, Recording
 from t2t.verification import Input, Reference, Verify
 
@@ -497,6 +498,76 @@ def test_the_same_recording_has_the_same_bytes(whole: Verify, tmp_path: Path) ->
     assert (tmp_path / "two.npz").read_bytes() == first
     assert (tmp_path / "three.npz").read_bytes() == first
     assert str(tmp_path).encode() not in first
+
+
+def test_a_recording_with_layers_has_the_same_bytes_too(whole: Verify, tmp_path: Path) -> None:
+    """In whatever order the tensors come that go by a name."""
+    ends = [Sample((3,), 2.0, np.array(values, np.float32)) for values in ([0, 1, 2], [2, 0, 0])]
+    layers = (
+        Layer("o", "MatMul", ("v",), ends[0], ends[1], (("x", ends[0]),)),
+        Layer("p", "Add", ("w",), ends[0], ends[1]),
+    )
+    inside = Inside(layers, {"a": ends[0], "b": ends[1]})
+    made = dataclasses.replace(made_from(whole), inside=inside)
+    other = dataclasses.replace(made, inside=Inside(layers, {"b": ends[1], "a": ends[0]}))
+    recording.save(str(tmp_path / "one.npz"), made)
+    recording.save(str(tmp_path / "two.npz"), other)
+    recording.save(str(tmp_path / "three.npz"), recording.load(str(tmp_path / "one.npz"), whole))
+    first = (tmp_path / "one.npz").read_bytes()
+
+    assert (tmp_path / "two.npz").read_bytes() == first
+    assert (tmp_path / "three.npz").read_bytes() == first
+    np.testing.assert_array_equal(
+        members_of(tmp_path / "one.npz")["samples"], np.array([0, 1, 2, 2, 0, 0], np.float32), strict=True
+    )
+    described = description(tmp_path / "one.npz")
+    assert described["layers"] == [["o", "MatMul", ["v"], 0, 1, [["x", 0]], []], ["p", "Add", ["w"], 0, 1, [], []]]
+    assert described["samples"] == [[[3], 2.0], [[3], 2.0]]
+
+
+def test_a_recording_without_layers_is_what_it_always_was(whole: Verify) -> None:
+    """One of an older t2t has none of this, and is as good."""
+    recording.save(whole.recording, made_from(whole))
+
+    assert not {"layers", "named", "samples"} & {
+        *description(Path(whole.recording)),
+        *members_of(Path(whole.recording)),
+    }
+    found = recording.load(whole.recording, whole)
+    assert (found.inside.layers, found.inside.named) == ((), {})
+
+
+def test_layers_are_no_part_of_which_recording_it_is(verify_of: VerifyOf) -> None:
+    """Whether they are there, and which tensors the mapping names, leaves a recording as good as it was."""
+    verify = verify_of()
+    end = Sample((1,), 2.0, np.array([2], np.float32))
+    made = made_from(verify)
+    inside = Inside((Layer("o", "MatMul", ("v",), end, end),), {"conv:0": end})
+    recording.save(verify.recording, dataclasses.replace(made, inside=inside))
+    named, other = verify_of(layers="{conv: conv:0}"), verify_of(layers="{a.0: x, conv: y}")
+
+    assert dataclasses.replace(made, inside=inside).key == made.key
+    for one in (verify, named, other):
+        assert recording.parts(one, "d0") == recording.parts(verify, "d0")
+        found = recording.find(verify.recording, one, "d0", "", "again")
+        assert isinstance(found, Recording)
+        assert list(found.inside.named) == ["conv:0"]
+
+
+def test_each_draw_is_a_recording_of_its_own(whole: Verify) -> None:
+    """With its steps and with the layers, without labels."""
+    end = Sample((1,), 2.0, np.array([2], np.float32))
+    inside = Inside((Layer("o", "MatMul", ("v",), end, end),))
+    made = dataclasses.replace(made_from(whole), inside=inside)
+    single, stepped = recording.by_draw(made), recording.by_draw(dataclasses.replace(made, steps=3))
+
+    assert [one.draws for one in single] == [(draw,) for draw in made.draws]
+    assert [one.draws for one in stepped] == [made.draws]
+    for one in (*single, *stepped):
+        assert one.labels is None
+        assert one.inside is inside
+        assert one.made_from == made.made_from
+    assert made.labels is not None
 
 
 def test_generated_inputs_that_come_out_otherwise_are_refused(whole: Verify) -> None:

@@ -13,7 +13,8 @@ from t2t.names import shown
 from t2t.problems import OriginalError
 from t2t.proof.arrays import Array
 from t2t.proof.constants import constants
-from t2t.proof.weights import check_training
+from t2t.proof.originals import samples
+from t2t.proof.weights import check_training, folded
 from t2t.verification import Verify
 
 VerifyOf = Callable[..., Verify]
@@ -165,3 +166,27 @@ def test_the_constants_of_this_test_are_read_as_they_are(tmp_path: Path) -> None
     (read,) = constants("onnx", str(tmp_path / "m.onnx"))
 
     np.testing.assert_array_equal(read, array, strict=True)
+
+
+def test_kernels_with_a_norm_folded_in_are_told_from_each_other(verify_of: VerifyOf, shared_data: Path) -> None:
+    """Each is the kernel times gamma / sqrt(variance + eps) of the norm behind it, as numpy computes it."""
+    trained = shared_data / TINY / "image_classification/trained_models/pretrainedResnet.h5"
+    verify = verify_of(reference="{tflite: m, fetch: {y: y}}")
+    with checkpoints.open(trained, names="full_name") as opened:
+        found = folded(verify, str(trained.with_suffix(".tflite")), opened)
+        read = {name: opened.read(ref) for name, ref in opened.inventory.variables.items()}
+
+    # The first three stages have a norm behind each of their convolutions, but for the two shortcuts.
+    plain = {"conv2d_5/kernel", "conv2d_8/kernel"}
+    assert set(found.values()) == {name for name in read if name.startswith("conv2d") and "kernel" in name} - plain
+    stored = {samples.digest(array): array for array in constants("tflite", str(trained.with_suffix(".tflite")))}
+    of_first = next(stored[digest] for digest, name in found.items() if name == "conv2d/kernel")
+    scale = read["batch_normalization/gamma"] / np.sqrt(read["batch_normalization/moving_variance"] + 1e-3)
+    expected = np.moveaxis(read["conv2d/kernel"] * scale, -1, 0)
+    np.testing.assert_allclose(of_first, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_only_a_file_with_constants_has_folded_ones(verify_of: VerifyOf, tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", w=np.arange(16, dtype=np.float32))
+    with checkpoints.open(tmp_path / "w.npz") as opened:
+        assert folded(verify_of(), "no such file", opened) == {}

@@ -8,11 +8,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from . import walk
 from .original import Array, Original, OriginalFailedError, Request, named
 
 #: Frames of Python's own and of this package are not where a person looks for a mistake.
@@ -39,10 +41,12 @@ def call(request: Request) -> Iterator[Original]:
             kind = type(running[0]).__name__
             raise OriginalFailedError("run", f"{path} returned {kind}, not a function that runs the model")
 
+    def compute(given: dict[str, Array]) -> Any:
+        own = {request["feed"][name]: array for name, array in given.items()}
+        return _called(f"what {path} returned failed", running[0], own)
+
     def run(given: dict[str, Array]) -> dict[str, Array]:
-        computed = _called(
-            f"what {path} returned failed", running[0], {request["feed"][n]: a for n, a in given.items()}
-        )
+        computed = compute(given)
         if not isinstance(computed, Mapping):
             kind = type(computed).__name__
             raise OriginalFailedError("run", f"what {path} returned computes {kind}, not arrays by name")
@@ -51,7 +55,8 @@ def call(request: Request) -> Iterator[Original]:
         return {name: np.asarray(computed[own]) for name, own in request["fetch"].items()}
 
     restart()
-    yield Original(run, restart, _versions())
+    layers, named_tensors = partial(walk.layers, compute), partial(walk.named, compute)
+    yield Original(run, restart, _versions(), (), layers, named_tensors)
 
 
 def _versions() -> dict[str, str]:

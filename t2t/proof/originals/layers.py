@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .around import tensors_around
 from .original import MAX_LAYERS, Array, Layer, Leaf, OriginalFailedError
 
 #: Operations that hold a variable.
@@ -41,12 +42,18 @@ _ASSIGNED = re.compile(r"(Assign|AssignAdd|AssignSub)(VariableOp)?|(Resource)?Sc
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A layer: the operation, the operations of its variables, and the tensors to fetch, where they can be."""
+    """
+    A layer: the operation, the operations of its variables, and the tensors to fetch, where they can be.
+
+    `before` and `after` are tensors around it, see `around`.
+    """
 
     operation: Any
     variables: tuple[Any, ...]
     input: Any | None
     output: Any | None
+    before: tuple[Any, ...] = ()
+    after: tuple[Any, ...] = ()
 
 
 def find(
@@ -101,7 +108,12 @@ def described(
     leaves: dict[Any, Leaf] = {}
     for variable in (variable for layer in found for variable in layer.variables):
         leaves[variable] = leaves.get(variable) or leaf(variable)
-    sides = [tensor for layer in found for tensor in (layer.input, layer.output) if tensor is not None]
+    sides = [
+        tensor
+        for layer in found
+        for tensor in (layer.input, layer.output, *layer.before, *layer.after)
+        if tensor is not None
+    ]
     values = fetch({tensor.name: tensor for tensor in sides})
     return [
         Layer(
@@ -110,6 +122,10 @@ def described(
             tuple({id(leaves[variable]): leaves[variable] for variable in layer.variables}.values()),
             None if layer.input is None else values[layer.input.name],
             None if layer.output is None else values[layer.output.name],
+            *(
+                tuple((own_name(tensor.op, prefix), values[tensor.name]) for tensor in side)
+                for side in (layer.before, layer.after)
+            ),
         )
         for layer in found
     ]
@@ -165,7 +181,8 @@ class _Walk:
     def __init__(self, fed: set[str], fetched: Sequence[Any], taken: Mapping[Any, int]) -> None:
         self.fed = fed
         self.taken = taken
-        self.fetched = [tensor.op for tensor in fetched if tensor.name not in fed]
+        self.asked = [tensor for tensor in fetched if tensor.name not in fed]
+        self.fetched = [tensor.op for tensor in self.asked]
         self.order = list(_in_order(self.fetched, self._before))
         self.dead: set[Any] = set()
         for operation in self.order:
@@ -286,11 +303,23 @@ class _Walk:
                 break
             states |= new
         computing = set(_in_order(self.fetched, self._computed_from))
-        return [
-            self._found(operation, data, behind)
-            for operation in self.order
-            if operation in computing and operation in data and self._is_layer(operation, data, behind)
-        ]
+        nodes = [operation for operation in self.order if operation in computing and operation in data]
+        own = [operation for operation in nodes if self._is_layer(operation, data, behind)]
+        near = self._around(nodes, own, data)
+        return [replace(self._found(operation, data, behind), **near[operation]) for operation in own]
+
+    def _around(self, nodes: list[Any], own: list[Any], data: set[Any]) -> dict[Any, dict[str, tuple[Any, ...]]]:
+        """The tensors `before` and `after` each of the layers `own`, of all the operations that compute data."""
+        taken = {one: [tensor for tensor in self._values(one) if self._is_data(tensor, data)] for one in nodes}
+        tensors = {tensor.name: tensor for tensor in itertools.chain(*taken.values(), self.asked)}
+        made_by = {name: tensor.op for name, tensor in tensors.items() if name not in self.fed}
+        names = {one: [tensor.name for tensor in given] for one, given in taken.items()}
+        found = tensors_around(names, made_by, own, [tensor.name for tensor in self.asked])
+
+        def fetchable(side: tuple[str, ...]) -> tuple[Any, ...]:
+            return tuple(tensors[name] for name in side if self._is_fetchable(tensors[name]))
+
+        return {one: {"before": fetchable(before), "after": fetchable(after)} for one, (before, after) in found.items()}
 
     def _is_layer(self, operation: Any, data: set[Any], behind: dict[Any, tuple[Any, ...]]) -> bool:
         if operation.type in _FORMS | _LED or operation.type.startswith("Assign"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .around import tensors_around
 from .original import (
     MAX_LAYERS,
     Array,
@@ -76,17 +77,24 @@ def onnx_file(request: Request) -> Iterator[Original]:
         found = _layers(graph, set(request["feed"].values()), set(request["fetch"].values()))[:MAX_LAYERS]
         if not found:
             raise OriginalFailedError("run", "no constant goes into what is computed from the inputs")
-        values = inside((tensor for node, _, data in found for tensor in (*data, node.outputs[0])), given)
-        leaves = {name: Leaf(name, graph.constants[name]) for _, constants, _ in found for name in constants}
+        values = inside((tensor for layer in found for tensor in layer.tensors), given)
+        leaves = {name: Leaf(name, graph.constants[name]) for layer in found for name in layer.constants}
+        makers = {name: node.title for node in graph.nodes for name in node.outputs}
+
+        def near(side: Iterable[str]) -> tuple[tuple[str, Array], ...]:
+            return tuple((makers.get(name, name), values[name]) for name in side if _is_floating(values[name]))
+
         return [
             Layer(
-                node.name or node.outputs[0],
-                node.kind,
-                tuple(leaves[name] for name in constants),
-                next((values[name] for name in data if _is_floating(values[name])), None),
-                values[node.outputs[0]] if _is_floating(values[node.outputs[0]]) else None,
+                layer.node.title,
+                layer.node.kind,
+                tuple(leaves[name] for name in layer.constants),
+                next((values[name] for name in layer.data if _is_floating(values[name])), None),
+                values[layer.node.outputs[0]] if _is_floating(values[layer.node.outputs[0]]) else None,
+                near(layer.before),
+                near(layer.after),
             )
-            for node, constants, data in found
+            for layer in found
         ]
 
     def of_names(given: dict[str, Array], wanted: dict[str, str]) -> dict[str, Array]:
@@ -111,10 +119,16 @@ _DTYPES = {1: "<f4", 10: "<f2", 11: "<f8"}
 
 @dataclass(frozen=True, slots=True)
 class _Node:
+    """A node; of its inputs and outputs those that are there."""
+
     name: str
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return self.name or self.outputs[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,26 +139,46 @@ class _Graph:
     constants: dict[str, Array]
 
 
-def _layers(graph: _Graph, fed: set[str], fetched: set[str]) -> list[tuple[_Node, tuple[str, ...], list[str]]]:
-    """Nodes that constants and what is computed from `fed` go into: each with its constants and its other inputs."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A node that constants and `data`, computed from what is fed, go into; tensors around it, see `around`."""
+
+    node: _Node
+    constants: tuple[str, ...]
+    data: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (*self.data, self.node.outputs[0], *self.before, *self.after)
+
+
+def _layers(graph: _Graph, fed: set[str], fetched: set[str]) -> list[_Found]:
+    """Nodes that constants and what is computed from `fed` go into, as far as `fetched` depends on them."""
     needed = set(fetched)
     for node in reversed(graph.nodes):
         if needed & set(node.outputs):
             needed |= set(node.inputs)
     data = set(fed)
     behind: dict[str, tuple[str, ...]] = {name: (name,) for name in graph.constants}
-    found = []
+    taken: dict[_Node, tuple[str, ...]] = {}
+    found: dict[_Node, tuple[str, ...]] = {}
     for node in graph.nodes:
         values = node.inputs[:1] if node.kind in _FORMS else node.inputs
-        computed = [name for name in values if name in data]
-        constants = dict.fromkeys(one for name in values if name not in data for one in behind.get(name, ()))
-        if computed:
-            data |= set(node.outputs)
-        else:
-            behind |= dict.fromkeys(node.outputs, tuple(constants))
-        if computed and constants and needed & set(node.outputs):
-            found.append((node, tuple(constants), computed))
-    return found
+        computed = tuple(name for name in values if name in data)
+        constants = tuple(dict.fromkeys(one for name in values if name not in data for one in behind.get(name, ())))
+        if not computed:
+            behind |= dict.fromkeys(node.outputs, constants)
+            continue
+        data |= set(node.outputs)
+        if needed & set(node.outputs):
+            taken[node] = computed
+            if constants:
+                found[node] = constants
+    made_by = {name: node for node in taken for name in node.outputs}
+    near = tensors_around(taken, made_by, list(found), sorted(fetched & data))
+    return [_Found(node, constants, taken[node], *near[node]) for node, constants in found.items()]
 
 
 def _graph(model: bytes) -> _Graph:
@@ -154,8 +188,10 @@ def _graph(model: bytes) -> _Graph:
     for part in _messages(memoryview(model), 7):
         for node in _messages(part, 1):
             fields = [(number, value) for number, value in _fields(node) if isinstance(value, memoryview)]
+            # An input or output that is left out is a name of no letters.
             texts = {
-                field: tuple(_text(value) for number, value in fields if number == field) for field in (1, 2, 3, 4)
+                field: tuple(_text(value) for number, value in fields if number == field and len(value))
+                for field in (1, 2, 3, 4)
             }
             one = _Node("".join(texts[3]), "".join(texts[4]), texts[1], texts[2])
             nodes.append(one)

@@ -37,7 +37,9 @@ class Layer:
     One operation that variables go into: its name, its type ("Conv2D"), what goes in and what comes out.
 
     `input` is its first floating input that depends on what is fed, `output` its first output: whole arrays, with the
-    original's axes. None where there is none, or where it cannot be had, as inside a loop.
+    original's axes. None where there is none, or where it cannot be had, as inside a loop. `before` and `after` are
+    tensors around it, each with its operation's name: what the whole of which it is a part may take and give (see
+    `around`).
     """
 
     operation: str
@@ -45,6 +47,8 @@ class Layer:
     variables: tuple[Leaf, ...]
     input: Array | None
     output: Array | None
+    before: tuple[tuple[str, Array], ...] = ()
+    after: tuple[tuple[str, Array], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

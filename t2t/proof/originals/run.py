@@ -9,21 +9,27 @@ tensor of the original; where it is missing, nothing inside is looked at) and th
 `named` where they are asked for, or what `OriginalFailedError` reports; or the kind "disk" and `errno`.
 
 `layers` and `named` are of the last step of draw 0, run anew when all outputs are there. A layer has `operation`,
-`kind`, `variables` ({name, digest, shape} each; digest "" and shape [] where the name is certain), `input` and
-`output`. A tensor is {shape, scale, member}: `scale` is the largest finite magnitude in all of it, `member` names an
-array in `outputs`: float32 or float64, its elements at `samples.positions`. It is null where there is none.
+`kind`, `variables` ({name, digest, shape} each; digest "" and shape [] where the name is certain), `input`, `output`,
+and lists of tensors around it, `before` and `after`, which have an `operation`, too. A tensor is {shape, scale,
+member}: `scale` is the largest finite magnitude in all of it, `member` names an array in `outputs`: float32 or float64,
+its elements at `samples.positions`. It is null where there is none.
+
+That second run may bring the process down. So all else is stored before it, with a result in which `inside` is "begun";
+where this is what the process leaves, however it ended, its outputs are whole, and only its layers are missing. Both
+files are then replaced, each as a whole.
 
 It ends when its parent does: the parent holds the other end of its standard input.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -48,20 +54,23 @@ WIDENED = frozenset({"bfloat16", "float8_e5m2", "float8_e4m3fn"})
 
 def main(request_path: str) -> int:
     """Run the request; 0 when every output is stored, 1 when the result says why not."""
+    with suppress(AttributeError, OSError):
+        # Where the system can end this process itself, it does: a library may let no thread of it run any more.
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(request_path, encoding="utf-8") as file:
         request = json.load(file)
     report: dict[str, Any]
     try:
-        report = _run(request)
-        code = 0
+        _run(request)
+        return 0
     except OriginalFailedError as failure:
-        report, code = failure.report, 1
+        report = failure.report
     except OSError as error:
-        report, code = {"kind": "disk", "message": error.strerror or str(error), "errno": error.errno}, 1
-    with open(request["result"], "w", encoding="utf-8") as file:
-        json.dump(report, file)
-    return code
+        report = {"kind": "disk", "message": error.strerror or str(error), "errno": error.errno}
+    _store_report(request, report)
+    return 1
 
 
 def _end_with_parent() -> None:
@@ -71,7 +80,26 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(request: Request) -> dict[str, Any]:
+def _store(request: Request, report: dict[str, Any], outputs: dict[str, Array]) -> None:
+    with _replacing(request["outputs"]) as file:
+        np.savez(file, **outputs)  # type: ignore[arg-type]
+    _store_report(request, report)
+
+
+def _store_report(request: Request, report: dict[str, Any]) -> None:
+    with _replacing(request["result"]) as file:
+        file.write(json.dumps(report).encode())
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A file that takes this place when it is whole."""
+    with open(f"{path}.new", "wb") as file:
+        yield file
+    os.replace(f"{path}.new", path)
+
+
+def _run(request: Request) -> None:
     outputs: dict[str, Array] = {}
     with KINDS[request["kind"]](request) as original, np.load(request["inputs"], allow_pickle=False) as inputs:
 
@@ -88,13 +116,18 @@ def _run(request: Request) -> dict[str, Any]:
             computed = original.run(given(run))
             for position, name in enumerate(request["fetch"]):
                 outputs[f"{position}_{run}"] = _plain(name, request["fetch"][name], computed[name])
-        inside: dict[str, Any] = {}
-        notes: list[str] = []
-        if "layers" in request:
-            inside, notes = _inside(request, original, given)
-            outputs |= inside.pop("members")
-    np.savez(request["outputs"], **outputs)  # type: ignore[arg-type]
-    return {"versions": {**original.versions, "numpy": np.__version__}, "notes": [*original.notes, *notes], **inside}
+        report = {"versions": {**original.versions, "numpy": np.__version__}, "notes": [*original.notes]}
+        if "layers" not in request:
+            _store(request, report, outputs)
+            return
+        _store(request, {**report, "inside": "begun"}, outputs)
+        inside, notes = _inside(request, original, given)
+        members = inside.pop("members")
+        try:
+            _store(request, {**report, "notes": [*original.notes, *notes], **inside}, {**outputs, **members})
+        except OSError as error:
+            notes.append(f"no layers are recorded: {error.strerror or error}")
+            _store_report(request, {**report, "notes": [*original.notes, *notes]})
 
 
 def _inside(
@@ -147,6 +180,14 @@ def _layers_report(layers: list[Layer]) -> tuple[list[dict[str, Any]], dict[str,
     members: dict[str, Array] = {}
     described: dict[int, dict[str, Any]] = {}
     report = []
+    taken: dict[int, dict[str, Any] | None] = {}
+
+    def sample(array: Array | None, member: str) -> dict[str, Any] | None:
+        # What one layer gives the next one takes.
+        if id(array) not in taken:
+            taken[id(array)] = _sample(array, member, members)
+        return taken[id(array)]
+
     for number, layer in enumerate(layers[:MAX_LAYERS]):
         for leaf in layer.variables:
             # One variable goes into many layers, and sorting it takes its time.
@@ -157,8 +198,16 @@ def _layers_report(layers: list[Layer]) -> tuple[list[dict[str, Any]], dict[str,
                 "operation": layer.operation,
                 "kind": layer.kind,
                 "variables": [described[id(leaf)] for leaf in layer.variables],
-                "input": _sample(layer.input, f"layer_{number}_input", members),
-                "output": _sample(layer.output, f"layer_{number}_output", members),
+                "input": sample(layer.input, f"layer_{number}_input"),
+                "output": sample(layer.output, f"layer_{number}_output"),
+                **{
+                    name: [
+                        {"operation": operation, **told}
+                        for place, (operation, array) in enumerate(side)
+                        if (told := sample(array, f"layer_{number}_{name}_{place}")) is not None
+                    ]
+                    for name, side in (("before", layer.before), ("after", layer.after))
+                },
             }
         )
     return report, members
