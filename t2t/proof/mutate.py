@@ -41,7 +41,7 @@ from t2t.proof.alternatives.gates import CELL
 from t2t.proof.alternatives.orders import grouped, same_shape, swapped
 from t2t.proof.arrays import Array
 from t2t.proof.compare import OutputDelta, compare
-from t2t.proof.recording import Recording
+from t2t.proof.recording import Recording, by_draw
 from t2t.tensors import Shape
 from t2t.verification import Verify
 
@@ -161,7 +161,7 @@ def mutate(
     known = set(map(id, indistinguishable))
     chosen = _sampled([mutation for mutation in possible if id(mutation.mistake) not in known], limit, seed)
     dtypes = {step.target: step.dtype for step in plan.steps}
-    trial = _Trial(module, entries, dtypes, _draws(recording), replace(verify, labels=None))
+    trial = _Trial(module, entries, dtypes, by_draw(recording), replace(verify, labels=None))
     results: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
     results["exchange"].update(indistinguishable=len(indistinguishable))
     survivors = []
@@ -174,12 +174,6 @@ def mutate(
         tried(number, len(chosen))
     counts = {kind: Counts(made=found.total(), **found) for kind, found in results.items() if found.total()}
     return Mutations(counts, tuple(survivors), tuple(indistinguishable), len(possible), seed)
-
-
-def _draws(recording: Recording) -> list[Recording]:
-    """Each draw as a recording of its own: the first that differs is enough."""
-    starts = range(0, len(recording.draws), recording.steps)
-    return [replace(recording, draws=recording.draws[i : i + recording.steps], labels=None) for i in starts]
 
 
 @dataclass(frozen=True, slots=True)

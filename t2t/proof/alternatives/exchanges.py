@@ -79,7 +79,7 @@ def of_siblings(known: Known, own: Sequence[Part]) -> Iterator[Change]:
             continue
         siblings = list(_siblings(known, owner, mine))
         for place, one, other, sibling, pairs in siblings:
-            words = (place, one, other) if not other.isdecimal() else None
+            words = (place, one, other)
             reading = [pair for pair in pairs if pair[0].reads or pair[1].reads]
             what = f"{shown(owner)} and {shown(sibling)} exchanged"
             if len(reading) > 1 and len(reading) == sum(bool(part.reads) for part in mine):

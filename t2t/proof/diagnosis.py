@@ -1,0 +1,292 @@
+"""
+What is wrong, and what would have been right: the first layer that differs, and the rows with which it does not.
+
+The alternatives of `t2t.proof.alternatives` are tried in the filled module, one at a time: where they write what the
+first module that differs owns, the run goes on to the next difference or to the end, and all outputs agree. Where one
+mends that module alone, it is kept, and the next one is looked at. Where no row does, the twin's own attributes are
+tried (`t2t.proof.twins`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from t2t import module as modules
+from t2t.checkpoints import Checkpoint
+from t2t.names import shown
+from t2t.plan import Plan
+from t2t.problems import Location, Problem, T2TError
+from t2t.proof import twins
+from t2t.proof.alternatives import Alternative, alternatives, values
+from t2t.proof.arrays import Array
+from t2t.proof.compare import compare
+from t2t.proof.difference import Pairs, Trace
+from t2t.proof.recording import Recording, by_draw
+from t2t.proof.written import key_of
+from t2t.rules import Rule
+from t2t.tensors import Shape
+from t2t.verification import Verify
+
+#: So many changes are tried in all, and so many for one module that others may have caused to differ.
+MAX_TRIED = 600
+MAX_TRIED_HERE = 200
+
+#: More layers that have to be mended one after the other are another mapping.
+MAX_REPAIRS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """
+    What makes a module agree: `what` it is in words; `rules` in place of those that write the same, and `lines`, the
+    rows to paste. Both are empty where not the mapping is at fault, but an attribute of the torch module. `module` is
+    its path.
+    """
+
+    what: str
+    rules: tuple[Rule, ...] = ()
+    lines: tuple[str, ...] = ()
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """
+    `place` is the path of the first module that differs, or of the one that was mended; "" where nothing says which.
+
+    `trace` is of the module as it was filled. With all `repairs` the outputs agree where `passes` says so; else they
+    mend as many layers as could be. `tried` are the changes that were run, in words.
+    """
+
+    place: str
+    trace: Trace
+    repairs: tuple[Repair, ...]
+    passes: bool
+    tried: tuple[str, ...]
+
+    @property
+    def at(self) -> Location | None:
+        """Where the first row to change stands; None where none is known."""
+        rules = [rule for repair in self.repairs for rule in repair.rules] if self.passes else []
+        return min((rule.at for rule in rules), key=lambda at: at.line or 0, default=None)
+
+    @property
+    def hint(self) -> str:
+        """The way out in one line."""
+        where = f"{shown(self.place)} is the first layer that differs; " if self.place else ""
+        if not self.passes:
+            return f"{where}{self.in_vain}"
+        told = [", ".join(repair.lines) or repair.what for repair in self.repairs]
+        return f"{where}what passes is {' and '.join(told)}"
+
+    @property
+    def in_vain(self) -> str:
+        """How much was tried without success."""
+        count = len(self.tried)
+        if not count:
+            return "no known change of its rows or of the module fits"
+        changes = f"{count} change{'s' if count > 1 else ''} of rows and of the module"
+        return f"{changes} tried, and none makes the outputs agree"
+
+
+def diagnose(
+    module: nn.Module,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    recording: Recording,
+    verify: Verify,
+    *,
+    tried: Callable[[int, int], None] = lambda done, total: None,
+    note: Callable[[Problem], None] = lambda _: None,
+) -> Diagnosis:
+    """
+    Why the filled module does not compute what was recorded. Afterwards it is as it was: values, attributes, buffers.
+
+    `tried` hears how many changes have been tried, and of how many at most, `note` (T2T502) which of the tensors that
+    verify's layers name are not recorded. Raises ModuleError (T2T707) where forward() fails, MappingError (T2T503)
+    where verify's layers name a module that there is not.
+    """
+    pairs = Pairs(module, plan, recording, verify)
+    if pairs.unrecorded:
+        names = ", ".join(map(shown, pairs.unrecorded))
+        text = f"the recording does not have what layers name: {names}"
+        note(Problem("T2T502", text, verify.at, f"run t2t record {shown(verify.at.path)}", severity="note"))
+    trace, first = pairs.trace(), pairs.trace(only_first=True)
+    with contextlib.ExitStack() as undo:
+        draws, plain = by_draw(recording), replace(verify, labels=None)
+        search = _Search(module, plan, checkpoint, draws, plain, pairs, tried, undo)
+        passes = search.run(first)
+    # What mends it tells more than what is near it.
+    places = [*(repair.module for repair in search.repairs), *_suspects(pairs, first)]
+    return Diagnosis(places[0] if places else "", trace, tuple(search.repairs), passes, tuple(search.tried))
+
+
+def _suspects(pairs: Pairs, trace: Trace) -> list[str]:
+    """
+    The modules that may be why a run that ends with its first difference differs there, the likeliest first.
+
+    A module that takes what is right and gives what is not is it. One that takes what is not right may follow a module
+    of which nothing is recorded, or be inside of one that has parameters of its own; or its rows read another one's
+    variables.
+    """
+    if trace.first is None:
+        return []
+    call = trace.calls[trace.first]
+    known = {one.module for one in trace.calls if one.output is not None and one.output.verdict == "agrees"}
+    between = [name for name in _since(trace) if name in pairs.targets and name not in known and name]
+    if call.input is None or call.input.verdict != "differs":
+        return [call.module, *between]
+    words = call.module.split(".")
+    around = [".".join(words[:count]) for count in reversed(range(len(words)))]
+    around = [name for name in around if name in pairs.targets and name not in between]
+    # The root is around everything: its own parameters come last.
+    return [*between, *filter(None, around), call.module, *([""] if "" in around else [])]
+
+
+def _since(trace: Trace) -> list[str]:
+    """The modules that begin after the last call that gives what is right, or with one that takes it."""
+    begun: dict[tuple[str, int], int] = {}
+    counts: Counter[str] = Counter()
+    for place, name in enumerate(trace.called):
+        begun[name, counts[name]] = place
+        counts[name] += 1
+    starts = [0]
+    for call in trace.calls:
+        ends = [end is not None and end.verdict == "agrees" for end in (call.input, call.output)]
+        if not call.differs and any(ends):
+            starts.append(begun[call.module, call.number] + ends[1])
+    return list(dict.fromkeys(trace.called[max(starts) :]))
+
+
+#: A change of the module: what it is, and what makes it, for as long as it is entered.
+_Change = tuple[Repair, Callable[[], AbstractContextManager[None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """The module, what has been tried in it, and what was kept; `undo` puts that back."""
+
+    module: nn.Module
+    plan: Plan
+    checkpoint: Checkpoint
+    draws: Sequence[Recording]
+    verify: Verify
+    pairs: Pairs
+    progress: Callable[[int, int], None]
+    undo: contextlib.ExitStack
+    repairs: list[Repair] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
+
+    def run(self, trace: Trace) -> bool:
+        """Mend one place after the other, from this run on; whether all outputs agree in the end."""
+        while trace.first is not None and len(self.repairs) < MAX_REPAIRS:
+            following: Trace | None = trace
+            for path in dict.fromkeys(_suspects(self.pairs, trace)):
+                following = self._mended(self._rows(path, trace.maps), trace)
+                if following is not trace:
+                    break
+            else:
+                following = self._mended(self._twins(_since(trace)), trace)
+            if following is None:
+                return True
+            if following is trace:
+                return False
+            trace = following
+        return trace.first is None and self._mended(self._anywhere(trace), trace, MAX_TRIED) is None
+
+    def _anywhere(self, trace: Trace) -> Iterator[_Change]:
+        """Where no layer says where: all rows, those of modules that nothing is known of first, and all of the twin."""
+        known = {call.module for call in trace.calls}
+        for path in sorted(self.pairs.targets, key=lambda path: path in known):
+            yield from self._rows(path, trace.maps)
+        yield from self._twins([path for path in self.pairs.paths if path])
+
+    def _rows(self, path: str, maps: Sequence[Shape]) -> Iterator[_Change]:
+        repaired = {key_of(rule) for repair in self.repairs for rule in repair.rules}
+        for alternative in alternatives(self.plan, self.pairs.targets.get(path, ()), maps):
+            if not repaired & {key_of(rule) for rule in alternative.rules}:
+                repair = Repair(alternative.what, alternative.rules, alternative.lines, path)
+                yield repair, partial(self._written, alternative)
+
+    def _twins(self, paths: Sequence[str]) -> Iterator[_Change]:
+        for path in paths:
+            for change in twins.changes(self.module, path) if path else ():
+                yield Repair(change.what, module=path), change.made
+
+    @contextlib.contextmanager
+    def _written(self, alternative: Alternative) -> Iterator[None]:
+        """The module with what these rules give."""
+        given = values(self.plan, self.checkpoint, alternative)
+        # Of their own: the arrays share the module's memory, which is about to change.
+        before = {name: array.copy() for name, array in modules.values(self.module, list(given)).items()}
+        self._put(given)
+        try:
+            yield
+        finally:
+            self._put(before)
+
+    def _put(self, arrays: Mapping[str, Array]) -> None:
+        entries = self.module.state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, array in arrays.items():
+                entries[name].copy_(modules.to_torch(array, array.dtype.name))
+
+    def _mended(self, changes: Iterator[_Change], trace: Trace, limit: int = MAX_TRIED_HERE) -> Trace | None:
+        """
+        Try the changes until all outputs agree: None then. Else the one that leads farthest is kept, and this is the
+        run with it; the given one where none leads farther.
+        """
+        best: _Change | None = None
+        farthest = _position(trace)
+        for repair, make in itertools.islice(changes, min(limit, MAX_TRIED - len(self.tried))):
+            self.tried.append(repair.what)
+            self.progress(len(self.tried), MAX_TRIED)
+            with contextlib.suppress(T2TError):  # what cannot be run mends nothing
+                with make():
+                    reached = self._reached(trace, repair)
+                if reached is None:
+                    self._keep(repair, make)
+                    return None
+                if reached > farthest:
+                    best, farthest = (repair, make), reached
+        if best is None:
+            return trace
+        self._keep(*best)
+        return self._pairs().trace(only_first=True)
+
+    def _pairs(self, *more: Repair) -> Pairs:
+        """What pairs with which module now."""
+        return self.pairs.rewired(rule for repair in (*self.repairs, *more) for rule in repair.rules)
+
+    def _reached(self, trace: Trace, repair: Repair) -> float | None:
+        """How far the run agrees with this change, None where all outputs do."""
+        found = None
+        if trace.first is not None:
+            found = self._pairs(repair).trace(only_first=True)
+            if found.first is not None:
+                return _position(found)
+        if all(compare(self.module, draw, self.verify).proven for draw in self.draws):
+            return None
+        return _position(found) if found is not None else 0
+
+    def _keep(self, repair: Repair, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self.undo.enter_context(make())
+        self.repairs.append(repair)
+
+
+def _position(trace: Trace) -> float:
+    """
+    How many ends agree before the first that differs, where the run ends. One that cannot be held against anything any
+    more, as after an exchange of modules of other sizes, is none.
+    """
+    ends = (end for call in trace.calls for end in (call.input, call.output))
+    return sum(end is not None and end.verdict == "agrees" for end in ends)
