@@ -59,6 +59,7 @@ def tensors(
     dtype: str | None = None,
     allow_nonfinite: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
+    seen: Callable[[Step, Array], None] = lambda step, values: None,
 ) -> Iterator[tuple[str, Array]]:
     """
     Each entry of the state_dict with its values, in memory of its own: C order, the step's shape, its stored dtype.
@@ -74,7 +75,7 @@ def tensors(
         return whole.reshape(-1)[start : start + count]
 
     steps = {step.target: step for step in plan.steps}
-    options = {"dtype": dtype, "allow_nonfinite": allow_nonfinite, "progress": progress}
+    options = {"dtype": dtype, "allow_nonfinite": allow_nonfinite, "progress": progress, "seen": seen}
     for block in blocks(plan, checkpoint, built, room, **options):  # type: ignore[arg-type]
         if block.start + block.values.size == steps[block.name].elements:
             yield block.name, whole
@@ -89,13 +90,15 @@ def blocks(
     dtype: str | None = None,
     allow_nonfinite: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
+    seen: Callable[[Step, Array], None] = lambda step, values: None,
 ) -> Iterator[Block]:
     """
     Every entry of the state_dict, block by block; each target's blocks come in order, and an empty target has one.
 
     `built` has the values that `keep` rows keep. Floating targets are stored in `dtype`, if it is given. Each block
     lies in the memory that `room` gave for it, under each of the target's names. `progress` is told the bytes of each
-    variable when it is done.
+    variable when it is done. `seen` is shown what variables give each step, before it is cast and copied: its elements
+    in order, neighbouring axes merged, in memory that is used again.
 
     Raises MappingError with every value problem (T2T402, T2T403) once all variables are read, CheckpointError at the
     first variable that cannot be read.
@@ -119,6 +122,7 @@ def blocks(
             value, found = _value(step, sources, dtype, plan.mapping.output.dtype_at, allow_nonfinite=allow_nonfinite)
             problems += found
             if not problems:
+                seen(step, value)
                 yield from _blocks(step, value, dtype, room, names[step.target])
         for ref in refs:
             progress(ref.nbytes)
