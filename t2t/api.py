@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from t2t import checkpoints
 from t2t import mapping as mapping_file
@@ -112,21 +112,42 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> 
     """
     Everything that can be known about a mapping without its weights and without running code, in file order.
 
-    A file that cannot be read is one of the problems. The parameters are not checked, and a note says so.
+    A file that cannot be read is one of the problems. The parameters are not checked, and a note says so. Where the
+    original's graph is at hand, the rows are compared with what it does with their variables.
     """
+    from t2t.proof import lint
+
     problems: list[Problem] = []
     try:
         read, problems = read_mapping(mapping)
         if read is None or (problems and not read.checkpoint and checkpoint is None):
             return problems
-        with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
-            found = planning.make(read, opened.inventory, None)[1]
+        with _opened_to_check(checkpoint_path(read, checkpoint), read.names, problems) as opened:
+            plan, found = planning.make(read, opened.inventory, None)
             # What a reader warns of by its file, the plan may know by the row.
             told = {problem.message for problem in found}
             problems += [*(note for note in opened.notes if note.message not in told), *found]
+            original = original_path(read, opened, {"checkpoint": checkpoint}) if read.verify else ""
+            problems += lint.findings(plan, opened.path, original)
     except CheckpointError as error:
         problems += error.problems
     return in_file_order(problems)
+
+
+def _opened_to_check(path: str, names: Literal["key", "full_name"], problems: list[Problem]) -> Checkpoint:
+    """
+    The checkpoint. Missing data files are added to the problems, and the index stands for them: names and shapes are
+    in it. Full names are not.
+    """
+    try:
+        return checkpoints.open(path, names=names)
+    except CheckpointError as error:
+        are_missing = {problem.code for problem in error.problems} == {"T2T607"}
+        alone = checkpoints.open_index(path) if are_missing and names == "key" else None
+        if alone is None:
+            raise
+        problems += error.problems
+        return alone
 
 
 def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str | None = None) -> Explanation:
@@ -288,17 +309,34 @@ def iter_tensors(mapping: str | os.PathLike[str], **options: Unpack[Options]) ->
         yield from job.tensors()
 
 
-def verify(mapping: str | os.PathLike[str], **options: Unpack[Options]) -> Comparison:
+def verify(
+    mapping: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    diagnose: bool = True,
+    tried: Callable[[int, int], None] = lambda done, total: None,
+    **options: Unpack[Options],
+) -> Comparison:
     """
     Runs the filled module against the recording. A difference is a result, not an error: see `Comparison.proven`.
 
-    Raises T2TError where the two cannot be compared.
+    Where they differ, `Comparison.diagnosis` says which layer is the first, and which rows would have passed;
+    `diagnose=False` leaves that out. `tried` hears how many changes have been tried, and of how many at most. `dtype`
+    ("bfloat16") casts the module and its inputs first; what then holds is in t2t.proof.precision, and nothing is
+    diagnosed. Raises T2TError where the two cannot be compared.
     """
+    from t2t.proof import precision
+
+    if dtype is not None:
+        precision.check_dtype(dtype)
     with Job(mapping, options) as job:
         recording = job.recording(required=True)
         assert recording is not None
         job.fill(job.torch_tensors())
-        return job.comparison(recording)
+        comparison = job.comparison(recording, dtype)
+        if comparison.proven or dtype is not None or not diagnose:
+            return comparison
+        return replace(comparison, diagnosis=job.diagnosis(recording, tried))
 
 
 def mutate(

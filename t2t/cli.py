@@ -10,16 +10,17 @@ from __future__ import annotations
 import argparse
 import glob
 import os
-import signal
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import t2t
 from t2t import checkpoints, console, document
 from t2t.checkpoints import inspection
+from t2t.interrupts import Terminated
 from t2t.names import did_you_mean, shown
 from t2t.problems import OutputError, Problem, T2TError, UsageError, exit_code
+from t2t.proof.precision import PRECISIONS
 
 _EPILOG = """\
 exit status: 0 all well, 1 findings, 2 usage, 3 an input or output that cannot be read or written,
@@ -27,15 +28,10 @@ exit status: 0 all well, 1 findings, 2 usage, 3 an input or output that cannot b
 A mapping right after t2t means convert:  t2t mappings/madry.yaml"""
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception: what is under way cleans up after itself."""
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status."""
     try:
         console.open_closed_streams()
-        signal.signal(signal.SIGTERM, _terminate)
         status = _status(arguments)
         console.flush()
     except BrokenPipeError:
@@ -49,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.failure("t2t: interrupted; no file is half written")
         return 130
-    except _Terminated:
+    except Terminated:
         console.failure("t2t: terminated; no file is half written")
         return 143
     return status
@@ -79,10 +75,6 @@ def _status(arguments: Sequence[str]) -> int:
             return 3
         console.failure(f"t2t: this is a bug in t2t: {type(error).__name__}: {error}; --debug shows where")
         return 70
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
 
 
 def _with_command(arguments: Sequence[str]) -> list[str]:
@@ -224,8 +216,10 @@ def _record(options: argparse.Namespace, screen: console.Console) -> int:
 def _verify(options: argparse.Namespace, screen: console.Console) -> int:
     from t2t import api
 
-    with screen.progress("reading") as progress:
-        comparison = api.verify(options.mapping, progress=progress, **_api_options(options, screen))
+    given = _api_options(options, screen)
+    with screen.counting("changes tried") as tried:
+        own = {"dtype": options.dtype, "diagnose": options.diagnosis, "tried": tried}
+        comparison = api.verify(options.mapping, **own, **given)
     problems = comparison.problems()
     screen.comparison(comparison, problems)
     return exit_code(problems)
@@ -347,7 +341,9 @@ def _parser() -> argparse.ArgumentParser:
     _import_flag(added)
     _source_flags(added)
 
-    _proof_flags(command("verify", "compare the torch module with the recording"))
+    added = command("verify", "compare the torch module with the recording")
+    _proof_flags(added)
+    _verify_flags(added)
 
     added = command("mutate", "count the mistakes in a mapping that its recording would catch")
     _mutate_flags(added)
@@ -371,6 +367,18 @@ def _proof_flags(added: argparse.ArgumentParser) -> None:
     _source_flags(added)
     _reader_flag(added)
     _module_flags(added)
+
+
+def _verify_flags(added: argparse.ArgumentParser) -> None:
+    added.add_argument(
+        "--no-diagnosis",
+        dest="diagnosis",
+        action="store_false",
+        help="only the verdict: don't look for the first layer that differs, and for what would have passed",
+    )
+    added.add_argument(
+        "--dtype", choices=tuple(PRECISIONS), help="cast the module and its inputs first; default: its own dtypes"
+    )
 
 
 def _mutate_flags(added: argparse.ArgumentParser) -> None:
@@ -408,4 +416,4 @@ def _module_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the module")
     _import_flag(group)
     group.add_argument("--allow-nonfinite", action="store_true", help="let NaN and Inf through")
-    group.add_argument("--device", default="cpu", help="where the module is proven; default: cpu")
+    group.add_argument("--device", default="cpu", help="where the module is proven: cpu, cuda, cuda:1; default: cpu")

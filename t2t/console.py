@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from t2t.checkpoints.inspection import Checked
     from t2t.explanation import Explanation
     from t2t.proof.compare import Comparison, OutputDelta
+    from t2t.proof.diagnosis import Diagnosis
     from t2t.proof.mutate import Mutations
     from t2t.proof.recording import Recording
 
@@ -162,21 +163,38 @@ class Console:
                 f"{metric.name} on {metric.count} labelled inputs: TensorFlow {metric.reference:.4f}, "
                 f"torch {metric.torch:.4f}"
             )
-        self._print("proven" if comparison.proven else "not proven", colour="green" if comparison.proven else "red")
+        how = f" in {comparison.dtype} within {comparison.verify.rel:g} (rel)" if comparison.dtype else ""
+        how += f" on {comparison.device}" if comparison.device != "cpu" else ""
+        proven = "proven" if comparison.proven else "not proven"
+        self._print(proven + how, colour="green" if comparison.proven else "red")
+        if comparison.diagnosis is not None:
+            self._diagnosis(comparison.diagnosis)
         self._listed(problems, sys.stdout)
+
+    def _diagnosis(self, diagnosis: Diagnosis) -> None:
+        """The layers around the first that differs (with `full` all of them), and what would have passed."""
+        from t2t.proof import told
+
+        whole = self.format == "full"
+        if rows := told.table(diagnosis, whole=whole):
+            self._table(told.HEADER, rows)
+        for line in told.lines(diagnosis, whole=whole):
+            self._print(_line(line))
 
     def recording(self, place: str, recording: Recording) -> None:
         """Where the recording is and what it holds."""
         outputs = {name: list(array.shape) for name, array in recording.draws[0].outputs.items()}
+        layers = len(recording.inside.layers)
         if self.format == "json":
             draws = len(recording.draws) // recording.steps
-            made_of = {"draws": draws, "steps": recording.steps, "outputs": outputs}
+            made_of = {"draws": draws, "steps": recording.steps, "outputs": outputs, "layers": layers}
             self._json({"recording": place, "key": recording.key, **made_of})
             return
         told = ", ".join(f"{shown(name)} {shape}" for name, shape in outputs.items())
         made_by = ", ".join(f"{name} {version}" for name, version in recording.made_by.items())
         count = _count(len(recording.draws) // recording.steps, "draw")
         steps = f", {recording.steps} steps each," if recording.steps > 1 else ""
+        told += f", {_count(layers, 'layer')}" if layers else ""
         self._print(_line(f"wrote {place}: {count}{steps} of {told}, by {made_by}"))
 
     def mutations(self, done: Mutations, problems: Sequence[Problem]) -> None:
@@ -604,6 +622,8 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
     metric = comparison.metric
     return {
         "proven": comparison.proven,
+        "dtype": comparison.dtype,
+        "device": comparison.device,
         "outputs": [
             {
                 "output": delta.output,
@@ -619,4 +639,13 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "metric": None
         if metric is None
         else {"name": metric.name, "tensorflow": metric.reference, "torch": metric.torch, "count": metric.count},
+        **_diagnosis_json(comparison.diagnosis),
     }
+
+
+def _diagnosis_json(diagnosis: Diagnosis | None) -> dict[str, Any]:
+    if diagnosis is None:
+        return {}
+    from t2t.proof import told
+
+    return {"diagnosis": told.as_json(diagnosis)}

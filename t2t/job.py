@@ -27,6 +27,7 @@ from t2t.document import MAX_BYTES
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
 from t2t.problems import CheckpointError, Location, MappingError, Problem, T2TError, in_file_order
+from t2t.proof.values import Values
 from t2t.tensors import ModuleInventory
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from t2t.proof.compare import Comparison
+    from t2t.proof.diagnosis import Diagnosis
     from t2t.proof.recording import Recording
 
 Array = np.ndarray[Any, Any]
@@ -156,12 +158,19 @@ class Job:
         return build(weights=True) if needs_weights else module
 
     def blocks(self, room: execute.Room, dtype: str | None) -> Iterator[execute.Block]:
-        """The plan's tensors in blocks, as `execute.blocks` gives them."""
-        return execute.blocks(self.plan, self.checkpoint, self._kept(), room, dtype=dtype, **self._values())
+        """The plan's tensors in blocks, as `execute.blocks` gives them; then a note of what looks wrong in them."""
+        values = Values(self.inventory)
+        options = {"dtype": dtype, "seen": values.see, **self._values()}
+        yield from execute.blocks(self.plan, self.checkpoint, self._kept(), room, **options)
+        for problem in values.problems():
+            self.note(problem)
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
-        """The plan's tensors whole, as `execute.tensors` gives them."""
-        return execute.tensors(self.plan, self.checkpoint, self._kept(), **self._values())
+        """The plan's tensors whole, as `execute.tensors` gives them; then a note of what looks wrong in them."""
+        values = Values(self.inventory)
+        yield from execute.tensors(self.plan, self.checkpoint, self._kept(), seen=values.see, **self._values())
+        for problem in values.problems():
+            self.note(problem)
 
     def _kept(self) -> dict[str, Array]:
         """What the module was built with, for the rows that keep it."""
@@ -235,12 +244,16 @@ class Job:
         """
         comparison = self.comparison(recording)
         if not comparison.proven:
-            found = comparison.problems()
-            raise MappingError([replace(p, hint=self._hint(p.hint, from_file=from_file)) for p in found])
+            hint = self._hint(from_file=from_file)
+            raise MappingError([replace(problem, hint=hint) for problem in comparison.problems()])
         return comparison
 
-    def _hint(self, usual: str, *, from_file: bool) -> str:
-        """What to look at first where the mapping itself may be why the two differ."""
+    def _hint(self, *, from_file: bool) -> str:
+        """What finds out more; before it, what to look at first where the mapping itself may be why the two differ."""
+        flags = {name: self.options.get(name) for name in ("checkpoint", "recording")}
+        again = f"t2t verify {shown(self.mapping.path)}"
+        again += "".join(f" --{name} {shown(os.fspath(path))}" for name, path in flags.items() if path)  # type: ignore[call-overload]
+        usual = f"run {again}: it finds the first layer that differs, and what would have passed"
         dtype = self.mapping.output.dtype
         if (
             from_file
@@ -254,12 +267,30 @@ class Job:
             return f"{what}: record it with the graph that was saved for evaluation, or with call; {usual}"
         return usual
 
-    def comparison(self, recording: Recording) -> Comparison:
-        """The comparison of the filled module, whatever comes of it."""
-        from t2t.proof import compare
+    def comparison(self, recording: Recording, dtype: str | None = None) -> Comparison:
+        """The comparison of the filled module, whatever comes of it; with a `dtype` the module is cast to it first."""
+        from t2t.proof import compare, precision
 
-        assert self.mapping.verify is not None
-        return compare.compare(self.module, recording, self.mapping.verify)
+        verify = self.mapping.verify
+        assert verify is not None
+        if dtype is not None:
+            precision.cast(self.module, dtype, verify)
+            verify = precision.tolerant(verify, dtype)
+        return compare.compare(self.module, recording, verify, dtype)
+
+    def diagnosis(self, recording: Recording, tried: Callable[[int, int], None]) -> Diagnosis:
+        """Why the filled module does not compute what was recorded."""
+        from t2t.proof import diagnosis, lint
+
+        verify = self.mapping.verify
+        assert verify is not None
+        # What the graph alone says of rows and of the module's settings, now that there is a difference to explain.
+        settings = {path: lint.attributes(module) for path, module in self.module.named_modules()}
+        original = original_path(self.mapping, self.checkpoint, self.options)
+        for problem in lint.findings(self.plan, self.checkpoint.path, original, settings):
+            self.note(problem)
+        options: dict[str, Any] = {"tried": tried, "note": self.note}
+        return diagnosis.diagnose(self.module, self.plan, self.checkpoint, recording, verify, **options)
 
     def metadata(self, recording: Recording | None) -> dict[str, str]:
         """

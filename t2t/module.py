@@ -438,8 +438,10 @@ def check_device(device: str) -> None:
     try:
         tensor = torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise UsageError(Problem("T2T001", f"device {shown(device)} cannot be used: {shown(text)}")) from None
+        text = str(error).strip().splitlines()[0].split(". ")[0]
+        message = f"device {shown(device)} cannot be used: {shown(text)}"
+        hint = "leave it out to use the CPU, or install a torch that has it"
+        raise UsageError(Problem("T2T001", message, None, hint)) from None
     if tensor.is_meta:
         raise UsageError(Problem("T2T001", f"device {shown(device)} holds no values"))
 

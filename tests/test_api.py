@@ -298,6 +298,25 @@ def test_verify_gives_a_difference_as_a_result(example: Path) -> None:
     assert (wrong.metric.reference > 0.9, wrong.metric.torch > 0.5) == (True, False)
 
 
+def test_verify_says_where_it_first_differs_and_what_would_have_passed(example: Path) -> None:
+    told: list[tuple[int, int]] = []
+    right = t2t.verify("mappings/madry.yaml", tried=lambda done, total: told.append((done, total)))
+    plain = t2t.verify("mappings/wrong.yaml", diagnose=False, tried=lambda done, total: told.append((done, total)))
+    cast = t2t.verify("mappings/wrong.yaml", dtype="float64")
+
+    assert (right.diagnosis, plain.diagnosis, cast.diagnosis, told) == (None, None, None, [])
+    (problem,) = plain.problems()
+    assert (str(problem.at), problem.hint) == (
+        "mappings/wrong.yaml:20:1",
+        "t2t verify finds the first layer that differs, and what would have passed, unless told not to",
+    )
+    wrong = t2t.verify("mappings/wrong.yaml", tried=lambda done, total: told.append((done, total)))
+    assert wrong.diagnosis is not None
+    assert (wrong.diagnosis.place, wrong.diagnosis.passes, told) == ("fc1", True, [(1, 600)])
+    assert (wrong.outputs, wrong.metric) == (plain.outputs, plain.metric)
+    assert [str(problem.at) for problem in wrong.problems()] == ["mappings/wrong.yaml:11:3"]
+
+
 def test_check_returns_problems_and_raises_none(folder: Path) -> None:
     small(folder)
     (folder / "bad.yaml").write_text("t2t: 2\nmap: nothing\n")

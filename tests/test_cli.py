@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,93 @@ def test_verify_shows_the_figures_of_both_sides(example: Path) -> None:
     assert (right.code, wrong.code) == (0, 1)
     assert right.out.splitlines()[1:] == ["accuracy on 360 labelled inputs: TensorFlow 0.9694, torch 0.9694", "proven"]
     assert wrong.out.splitlines()[2] == "not proven"
-    assert wrong.out.splitlines()[3].startswith("mappings/wrong.yaml:20:1: T2T501 logits: max|Δ| ")
+
+
+FIGURE = re.compile(r"[0-9]\.[0-9]e[-+][0-9]{2}|(?<=\.[0-9]{2})[0-9]{3,}")
+ROW = "{tf: Variable_4, torch: fc1.weight, axes: (h w c) o -> o (c h w), dims: {h: 7, w: 7}}"
+FAILS = (
+    "T2T501 logits: max|Δ| 22.6 exceeds 1.83e-04 (1e-06 + 1e-05 x 18.2 max|TF|), accuracy 0.0972 against "
+    "TensorFlow's 0.9694; "
+)
+
+#: What verify says of the wrong mapping. What agrees does so to the last digits, which are another machine's own.
+VERDICT = """\
+logits [360, 10]: max|Δ| 22.6 exceeds 0.000183, where max|TF| is 18.2
+accuracy on 360 labelled inputs: TensorFlow 0.9694, torch 0.0972
+not proven
+"""
+DIAGNOSED = f"""\
+{VERDICT}layer  class   TensorFlow  in               out
+conv1  Conv2d  add         #          #
+conv2  Conv2d  add_1       #          #
+fc1    Linear  add_2       #          # differs  <- the first that differs
+fc2    Linear  add_3       # differs  # differs
+what passes:
+  the axes of a Flatten of [7, 7, 64], in place of the row in line 11:
+    - {ROW}
+mappings/wrong.yaml:11:3: {FAILS}fc1 is the first layer that differs; what passes is {ROW}
+"""
+DETAIL = "    worst at [337, 0] of [360, 10], draw 0: tensorflow 15.32878, torch -7.252064\n"
+
+
+@pytest.mark.parametrize(("shape", "more"), [("concise", ""), ("full", DETAIL)])
+def test_verify_says_where_it_first_differs_and_what_passes(example: Path, shape: str, more: str) -> None:
+    done = run("verify", "mappings/wrong.yaml", "--format", shape, at=example)
+
+    assert FIGURE.sub("#", done.out) == FIGURE.sub("#", DIAGNOSED + more)
+    assert (done.code, done.err) == (1, "note: T2T700 importing mappings.modules.madry:Madry\n")
+    assert f"- {ROW}" in (example / "mappings" / "madry.yaml").read_text()
+
+
+def test_the_row_that_passes_is_proven_where_it_is_pasted(example: Path) -> None:
+    done = run("verify", "mappings/wrong.yaml", at=example)
+    pasted = next(line.strip() for line in done.out.splitlines() if line.startswith("    - "))
+    lines = (example / "mappings" / "wrong.yaml").read_text().splitlines()
+    lines[11 - 1] = pasted
+    (example / "mappings" / "mended.yaml").write_text("\n".join(lines))
+
+    assert run("verify", "mappings/mended.yaml", at=example).out.splitlines()[-1] == "proven"
+
+
+def test_verify_gives_only_the_verdict_where_that_is_asked_for(example: Path) -> None:
+    done = run("verify", "mappings/wrong.yaml", "--no-diagnosis", at=example)
+
+    hint = "t2t verify finds the first layer that differs, and what would have passed, unless told not to"
+    assert done.out == f"{VERDICT}mappings/wrong.yaml:20:1: {FAILS}{hint}\n"
+    assert done.code == 1
+
+
+def test_verify_has_the_whole_diagnosis_as_json(example: Path) -> None:
+    done = run("verify", "mappings/wrong.yaml", "--format", "json", at=example)
+    document = json.loads(done.out)
+    found = document["diagnosis"]
+
+    assert (document["proven"], [problem["line"] for problem in document["problems"]]) == (False, [11])
+    assert {key: value for key, value in found.items() if key != "layers"} == {
+        "place": "fc1",
+        "passes": True,
+        "repairs": [
+            {"what": "the axes of a Flatten of [7, 7, 64]", "lines": [ROW], "at": [11], "targets": ["fc1.weight"]}
+        ],
+        "tried": ["the axes of a Flatten of [7, 7, 64]"],
+    }
+    assert [
+        (layer["module"], layer["class"], layer["input"]["verdict"], layer["output"]["verdict"])
+        for layer in found["layers"]
+    ] == [
+        ("conv1", "Conv2d", "agrees", "agrees"),
+        ("conv2", "Conv2d", "agrees", "agrees"),
+        ("fc1", "Linear", "agrees", "differs"),
+        ("fc2", "Linear", "differs", "differs"),
+    ]
+    first = found["layers"][0]["input"]
+    assert {key: first[key] for key in ("operation", "shape", "own_shape")} == {
+        "operation": "Conv2D",
+        "shape": [360, 28, 28, 1],
+        "own_shape": [360, 1, 28, 28],
+    }
+    plain = run("verify", "mappings/wrong.yaml", "--no-diagnosis", "--format", "json", at=example)
+    assert "diagnosis" not in json.loads(plain.out)
 
 
 USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,12 @@ import pytest
 
 from t2t.console import Console
 from t2t.problems import Location, Problem, UsageError
+from t2t.proof.compare import Comparison, OutputDelta
+from t2t.proof.diagnosis import Diagnosis, Repair
+from t2t.proof.difference import Call, End, Trace
+from t2t.proof.layers import Inside, Layer
+from t2t.proof.recording import Draw, Recording
+from t2t.verification import Verify
 from tests.checkpoints.writing import Tensor, bundle, floats
 from tests.commands import ENVIRONMENT, Done, Project, server, small, store
 
@@ -382,6 +389,28 @@ def test_full_shows_details_and_concise_does_not(capsys: pytest.CaptureFixture[s
     assert (full.out, full.err) == ("m.yaml:1:1: T2T201 fact 1\n    one\n    two\n", "")
 
 
+@pytest.mark.parametrize(("count", "told"), [(0, ""), (1, ", 1 layer"), (1200, ", 1,200 layers")])
+def test_a_recording_is_told_with_how_many_layers_it_has(
+    capsys: pytest.CaptureFixture[str], count: int, told: str
+) -> None:
+    draw = Draw({"x": np.zeros(2)}, {"y": np.zeros((2, 3))})
+    inside = Inside((Layer("o", "Add", ("v",), None, None),) * count)
+    made = Recording({}, (draw, draw), None, {"tensorflow": "2.21.0", "t2t": "0.1.0"}, steps=2, inside=inside)
+    Console("concise").recording("r.npz", made)
+    Console("json").recording("r.npz", made)
+    concise, document = capsys.readouterr().out.split("\n", 1)
+
+    assert concise == f"wrote r.npz: 1 draw, 2 steps each, of y [2, 3]{told}, by tensorflow 2.21.0, t2t 0.1.0"
+    assert json.loads(document) == {
+        "recording": "r.npz",
+        "key": made.key,
+        "draws": 1,
+        "steps": 2,
+        "outputs": {"y": [2, 3]},
+        "layers": count,
+    }
+
+
 def test_what_could_not_be_read_takes_everything_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     unreadable = Problem("T2T602", "cannot be opened", Location("c.index"))
     Console("concise").problems([problem(1), unreadable])
@@ -395,3 +424,55 @@ def test_an_unknown_format_is_refused() -> None:
         Console("yaml")
 
     assert str(error.value) == "T2T001 unknown format yaml; formats are full, concise, json"
+
+
+# --- a diagnosis ---
+
+
+def compared(diagnosis: Diagnosis | None) -> Comparison:
+    """An output that fails, and why."""
+    verify = Verify(Location("m.yaml", 9, 1), (), None, (), {}, {}, 1, 1e-5, 1e-6, None, "")  # type: ignore[arg-type]
+    fails = OutputDelta("y", 0, (1,), 1.0, 1.0, 1e-5, (0,), 0.0, 1.0, holds=False)
+    return Comparison((fails,), None, verify, diagnosis=diagnosis)
+
+
+def diagnosed(count: int = 1) -> Diagnosis:
+    """Nothing but evil names."""
+    end = End(EVIL, (2,), (2,), 0.5, 1.0, 1e-5, "differs")
+    calls = tuple(Call(EVIL, number, "Linear", None, end) for number in range(count))
+    return Diagnosis(EVIL, Trace(calls, (), ()), (Repair(EVIL),), True, (EVIL,))
+
+
+@pytest.mark.parametrize("shape", ["concise", "full", "json"])
+@pytest.mark.parametrize("passes", [True, False])
+def test_no_name_of_a_diagnosis_is_a_command(capsys: pytest.CaptureFixture[str], shape: str, passes: bool) -> None:
+    comparison = compared(replace(diagnosed(), passes=passes))
+    Console(shape).comparison(comparison, comparison.problems())
+    told = capsys.readouterr()
+
+    assert told.err == ""
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", told.out)
+    if shape == "json":
+        found = json.loads(told.out)["diagnosis"]
+        assert (found["place"], found["tried"], found["layers"][0]["output"]["operation"]) == (EVIL, [EVIL], EVIL)
+    else:
+        assert told.out.splitlines()[3].split("  ")[0] == SHOWN
+        assert told.out.count(SHOWN) >= 4
+
+
+def test_concise_shows_the_layers_around_and_full_all(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compared(diagnosed(12))
+    Console("concise").comparison(comparison, [])
+    concise = capsys.readouterr().out
+    Console("full").comparison(comparison, [])
+    full = capsys.readouterr().out
+
+    assert (concise.count("differs"), concise.count("...")) == (5, 1)
+    assert (full.count("differs"), full.count("...")) == (13, 0)
+
+
+def test_without_a_diagnosis_there_is_the_verdict_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Console("full").comparison(compared(None), [])
+    assert capsys.readouterr().out == "y [1]: max|Δ| 1 exceeds 1e-05, where max|TF| is 1\nnot proven\n"
+    Console("json").comparison(compared(None), [])
+    assert "diagnosis" not in json.loads(capsys.readouterr().out)

@@ -596,8 +596,8 @@ def a_shape_that_is_right_by_chance(folder: Path) -> None:
     assert done.err == "note: T2T700 importing mappings.modules.madry:Madry\n"
     assert done.out == (
         "mappings/madry.yaml:20:1: T2T501 logits: max|Δ| 22.6 exceeds 1.83e-04 (1e-06 + 1e-05 x 18.2 max|TF|), "
-        "accuracy 0.0972 against TensorFlow's 0.9694; check rows of one shape that may be exchanged, axes behind a "
-        "flatten, the order of gates and a forget bias, then padding, eps and activations\n"
+        "accuracy 0.0972 against TensorFlow's 0.9694; run t2t verify mappings/madry.yaml: it finds the first "
+        "layer that differs, and what would have passed\n"
     )
     assert sorted(os.listdir(folder)) == ["madry.safetensors", "mappings"]
     assert (folder / "madry.safetensors").read_bytes() == old

@@ -10,7 +10,7 @@ Not here, or not whole, and why:
 
     120  the words are `--cross-check` and `--reader tensorflow` (DESIGN.md); what is missing is exit 3, not 7
     121  dying and hanging are exit 3, too; the limit of 60 s is made shorter here. A library that computes for ever and
-         lets no other thread of its process run ends at the limit, but outlives a t2t that was killed by SIGKILL
+         lets no other thread of its process run while it reads outlives a t2t that was killed by SIGKILL
     122  what two readers differ in is told; which of them is right, t2t does not know
     123  a TensorFlow that lists no dtypes and dies of one value stands in for an old one, which does both
     124  the temporary directory of `record` stays when SIGKILL ends it: nobody is left to remove it
@@ -175,6 +175,8 @@ def refused(folder: Path, line: str, *arguments: str, status: int = 3, code: str
 CROSS_CHECK = ("inspect", "--cross-check", "x")
 READER = ("convert", "--reader", "tensorflow", "x.yaml")
 RECORD = ("record", "original.yaml")
+#: Where `original.yaml` describes the original.
+AT = "original.yaml:8:1"
 
 
 # --- 120: TensorFlow is not there ---
@@ -197,7 +199,7 @@ def tensorflow_is_not_installed(folder: Path) -> None:
         refused(folder, line, *CROSS_CHECK)
     hidden(folder)
     refused(folder, line, *READER)
-    line = "T2T901 tensorflow is not installed; in the clone of t2t, run pip install -e '.[tf]'"
+    line = f"{AT}: T2T901 tensorflow is not installed; in the clone of t2t, run pip install -e '.[tf]'"
     refused(folder, line, *RECORD)
 
 
@@ -212,7 +214,7 @@ def tensorflow_cannot_be_imported(folder: Path) -> None:
         fake(folder, before=before)
         refused(folder, f"x: T2T614: TensorFlow says {why}", *CROSS_CHECK)
         cause = why.partition(": ")[2]
-        refused(folder, f"original.yaml:8:1: T2T902 tensorflow cannot be imported: {cause}", *RECORD)
+        refused(folder, f"{AT}: T2T902 tensorflow cannot be imported: {cause}", *RECORD)
 
 
 def tensorflow_is_not_needed(folder: Path) -> None:
@@ -247,14 +249,26 @@ def imports_are_seen(folder: Path) -> None:
 # --- 121: TensorFlow's process ends, or does not ---
 
 
+CRASHED = (
+    "the library that it runs crashed, not t2t: --format full shows what it printed last; try another version of it, "
+    "or describe the original in another way"
+)
+DEATHS = {
+    "SIGABRT": CRASHED,
+    "SIGSEGV": CRASHED,
+    "SIGKILL": "the usual cause is the system, which was out of memory: make verify's inputs smaller, or end what else "
+    "needs memory",
+}
+
+
 def tensorflow_dies(folder: Path) -> None:
     """At once, or when it reads one variable: then the others are compared all the same."""
     place(folder)
-    for name in ("SIGABRT", "SIGSEGV", "SIGKILL"):
+    for name, hint in DEATHS.items():
         end = f"os.write(2, b'F0000 check failed'); os.kill(os.getpid(), signal.{name})"
         fake(folder, before=end)
         refused(folder, f"x: T2T614: TensorFlow died with {name}; {DAMAGED}", *CROSS_CHECK)
-        refused(folder, f"T2T902 tensorflow died with {name}", *RECORD)
+        refused(folder, f"{AT}: T2T902 tensorflow died with {name}; {hint}", *RECORD)
     line = f"x: T2T614: a: TensorFlow died with SIGKILL; {DAMAGED}"
     fake(folder, got=f"if key == 'a': {end}")
     refused(folder, line, *READER)
@@ -263,7 +277,10 @@ def tensorflow_dies(folder: Path) -> None:
     assert (done.code, done.out.splitlines(), done.err) == (3, [line, told], "")
     fake(folder, before="print('said'); raise SystemExit(5)")
     refused(folder, f"x: T2T614: TensorFlow ended with status 5: said; {DAMAGED}", *CROSS_CHECK)
-    refused(folder, "T2T902 tensorflow ended with exit status 5 and no result", *RECORD)
+    line = "T2T902 tensorflow ended with exit status 5 and no result; what it runs ended the process: "
+    refused(folder, f"{AT}: {line}--format full shows what it printed last", *RECORD)
+    done = run(folder, *RECORD, "--format", "full")
+    assert done.err.splitlines() == [f"{AT}: {line}--format full shows what it printed last", "    said"]
 
 
 #: The limit of the beginning, or of every question, in seconds.
@@ -281,7 +298,8 @@ def tensorflow_hangs(folder: Path) -> None:
     place(folder)
     fake(folder, before="signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)")
     refused(folder, "x: T2T614: TensorFlow gave no answer for 1 s", *CROSS_CHECK, code=SHORT_START)
-    refused(folder, "T2T903 tensorflow did not finish within 1 s", *RECORD, "--timeout", "1")
+    line = "T2T903 tensorflow did not finish within 1 s; --timeout gives it more seconds, smaller inputs need fewer"
+    refused(folder, f"{AT}: {line}", *RECORD, "--timeout", "1")
     fake(folder, got="if key == 'a': time.sleep(600)")
     done = run(folder, *CROSS_CHECK, code=SHORT_ANSWERS)
     line = "x: T2T614: a: TensorFlow gave no answer for 1 s"

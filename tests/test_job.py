@@ -13,10 +13,7 @@ from tests.proof.test_mutate import folder, record, write
 
 __all__ = ["folder"]  # the fixture
 
-USUAL = (
-    "check rows of one shape that may be exchanged, axes behind a flatten, the order of gates and a forget bias, "
-    "then padding, eps and activations"
-)
+USUAL = "run t2t verify m.yaml: it finds the first layer that differs, and what would have passed"
 ROWS = "map:\n" + "".join(
     f"- {{tf: {name}/{variable}, torch: {name}.{parameter}{axes}}}\n"
     for name in ("first", "second")
@@ -57,6 +54,25 @@ def test_a_file_of_a_narrower_dtype_is_named_as_the_cause_and_only_where_it_is_o
     with pytest.raises(MappingError) as other:
         t2t.load("m.yaml")
     assert hint(other) == USUAL
+
+
+def test_what_finds_out_more_is_told_with_the_same_flags(values: dict[str, np.ndarray], folder: Path) -> None:
+    write("m", "Net", ROWS, values)
+    record("m", lambda x: net(values, x) + 1)
+    Path("recordings").rename("other place")
+    found = []
+    for options in ({}, {"checkpoint": "c"}, {"checkpoint": folder / "c", "recording": "other place/m.npz"}):
+        given = {"recording": Path("other place/m.npz"), **options}
+        with pytest.raises(MappingError) as raised:
+            t2t.convert("m.yaml", **given)  # type: ignore[arg-type]
+        found.append(hint(raised))
+
+    said = "it finds the first layer that differs, and what would have passed"
+    assert found == [
+        f"run t2t verify m.yaml --recording other place/m.npz: {said}",
+        f"run t2t verify m.yaml --checkpoint c --recording other place/m.npz: {said}",
+        f"run t2t verify m.yaml --checkpoint {folder}/c --recording other place/m.npz: {said}",
+    ]
 
 
 def test_averages_against_an_original_of_plain_variables_are_named_as_the_cause(values: dict[str, np.ndarray]) -> None:

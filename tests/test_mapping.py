@@ -144,6 +144,7 @@ def test_verify_is_read_with_its_defaults() -> None:
     assert verify.arguments == ["x", "keep"]
     assert verify.outputs == {"logits": OutputAt(), "top": OutputAt()}
     assert (verify.draws, verify.rel, verify.abs, verify.axes, verify.labels) == (1, 1e-5, 1e-6, {}, None)
+    assert (verify.steps, verify.layers) == (1, {})
 
 
 def test_verify_is_read_with_all_that_it_may_say() -> None:
@@ -157,6 +158,7 @@ def test_verify_is_read_with_all_that_it_may_say() -> None:
   abs: 0
   labels: {file: t.npz, member: y, metric: accuracy, output: top}
   recording: r/r.npz
+  layers: {conv: "Relu:0", blocks.0: block_1/add}
 """
     verify = read(HEAD + ROW + VERIFY + more).verify
 
@@ -166,6 +168,7 @@ def test_verify_is_read_with_all_that_it_may_say() -> None:
     assert verify.outputs == {"logits": OutputAt("0", parse("n c -> c n")), "top": OutputAt("a.b")}
     assert (verify.draws, verify.rel, verify.abs, verify.recording) == (3, 0.001, 0, "r/r.npz")
     assert verify.labels == Labels("t.npz", "t.npz", "y", "accuracy", "top")
+    assert verify.layers == {"conv": "Relu:0", "blocks.0": "block_1/add"}
 
 
 def test_every_kind_of_input_is_read() -> None:
@@ -260,6 +263,16 @@ def test_every_kind_of_input_is_read() -> None:
                 "both sides need the same names",
                 "11:53: T2T301 axes 'a ->' have a only on the left; both sides need the same names",
             ],
+        ),
+        *(
+            (HEAD + ROW + VERIFY + f"  layers: {layers}", [problem])
+            for layers, problem in (
+                ("{}", "11:11: T2T106 layers: expected 1 or more keys, got no keys"),
+                ("[conv]", "11:11: T2T106 layers: expected keys and values, got a list of 1"),
+                ("{conv: 1}", "11:18: T2T106 conv: expected text, got 1"),
+                ("{conv: ''}", "11:18: T2T106 conv: expected some text, got ''"),
+                ("{'': conv}", "11:11: T2T106 layers: expected some text, got ''"),
+            )
         ),
     ],
     ids=lambda text: str(text)[-30:],

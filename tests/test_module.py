@@ -960,12 +960,22 @@ def test_an_alias_of_a_parameter_stays_one() -> None:
 
 # Devices.
 
+OTHER_DEVICE = "leave it out to use the CPU, or install a torch that has it"
+
 
 @pytest.mark.parametrize(
     ("device", "text"),
     [
-        ("hpu", "device hpu cannot be used: No module named 'torch.hpu'"),
-        ("privateuseone", "device privateuseone cannot be used: No module named 'torch.privateuseone'"),
+        ("hpu", f"device hpu cannot be used: No module named 'torch.hpu'; {OTHER_DEVICE}"),
+        (
+            "privateuseone",
+            f"device privateuseone cannot be used: No module named 'torch.privateuseone'; {OTHER_DEVICE}",
+        ),
+        (
+            "vulkan",
+            "device vulkan cannot be used: Could not run 'aten::empty.memory_format' with arguments from the 'Vulkan' "
+            f"backend; {OTHER_DEVICE}",
+        ),
         ("meta", "device meta holds no values"),
         ("meta:0", "device meta:0 holds no values"),
     ],

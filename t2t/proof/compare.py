@@ -8,11 +8,13 @@ it was: its training flags, its attributes, its buffers; and so is every random 
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,10 +23,14 @@ from torch import nn
 from t2t.axes import Axes, AxesError, Transform, identity
 from t2t.names import did_you_mean, shown
 from t2t.problems import Location, MappingError, Problem
+from t2t.proof import precision
 from t2t.proof.arrays import Array
 from t2t.proof.recording import Draw, Recording, check_labels
 from t2t.usercode import failed
 from t2t.verification import Verify
+
+if TYPE_CHECKING:
+    from t2t.proof.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,19 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every output of every run, and the `verify` section (its place and its tolerances) that asked for them."""
+    """
+    Every output of every run, and the `verify` section (its place and its tolerances) that asked for them.
+
+    `device` is torch's name of where the module ran; `dtype` is what it was cast to, None for its own dtypes.
+    `diagnosis` says where a wrong one first differs, where that was looked for.
+    """
 
     outputs: tuple[OutputDelta, ...]
     metric: Metric | None
     verify: Verify
+    dtype: str | None = None
+    device: str = "cpu"
+    diagnosis: Diagnosis | None = None
 
     @property
     def proven(self) -> bool:
@@ -78,7 +92,7 @@ class Comparison:
         return float(np.max([delta.max_delta for delta in self.outputs]))
 
     def problems(self) -> list[Problem]:
-        """One problem (T2T501) for each output that fails, about its worst draw."""
+        """One problem (T2T501) for each output that fails, of its worst draw, at the row to change if it is known."""
         failing: dict[str, OutputDelta] = {}
         for delta in self.outputs:
             known = failing.get(delta.output)
@@ -93,19 +107,27 @@ class Comparison:
         text = f"{shown(delta.output)}: max|Δ| {_figure(delta.max_delta)} exceeds {bound}"
         if not np.isfinite(delta.max_delta):
             text = f"{shown(delta.output)}: max|Δ| is not finite"
+        text += f" in {self.dtype}" if self.dtype else ""
         if self.metric:
             text += f", {self.metric.name} {self.metric.torch:.4f} against TensorFlow's {self.metric.reference:.4f}"
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
         draw = f"draw {delta.draw}" + (f", step {delta.step}" if self.verify.steps > 1 else "")
         details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, {draw}: {sides}",)
-        hint = "check rows of one shape that may be exchanged, axes behind a flatten, the order of gates and a forget "
-        hint += "bias, then padding, eps and activations"
-        return Problem("T2T501", text, self.verify.at, hint, details=details)
+        hint = "t2t verify finds the first layer that differs, and what would have passed, unless told not to"
+        if self.dtype:
+            hint = f"if it is proven without --dtype, the mapping is right, and this is what {self.dtype} changes"
+        at = self.verify.at
+        if self.diagnosis is not None:
+            at, hint = self.diagnosis.at or at, self.diagnosis.hint
+        return Problem("T2T501", text, at, hint, details=details)
 
 
-def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparison:
+def compare(module: nn.Module, recording: Recording, verify: Verify, dtype: str | None = None) -> Comparison:
     """
     Run `module` on every draw of `recording`, in eval() and inference mode, and compare in float64.
+
+    With a `dtype` (of precision.PRECISIONS) floating inputs are cast to it: the module's parameters have it already.
+    float32 is computed in full, whatever flags are set.
 
     The steps of a draw run in order, and what the module writes into its buffers and attributes stays from one to the
     next; each draw begins with the module as it was.
@@ -119,12 +141,13 @@ def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparis
     at = verify.at
     deltas: list[OutputDelta] = []
     metric = None
-    with _as_it_was(module) as put_back:
+    device = next((tensor.device for tensor in _tensors(module)), torch.device("cpu"))
+    with precision.full_float32(), as_it_was(module) as put_back:
         for number, draw in enumerate(recording.draws):
             if number and number % recording.steps == 0:
                 put_back()
                 module.eval()
-            returned = _forward(module, draw, verify, at)
+            returned = forward(module, draw, verify, device, dtype)
             for name, reference in draw.outputs.items():
                 transform = _resolved(verify.outputs[name].axes, reference, name, at)
                 own = _numbers(_picked(returned, verify.outputs[name].at, name, at), name, at)
@@ -139,7 +162,7 @@ def compare(module: nn.Module, recording: Recording, verify: Verify) -> Comparis
                 if number == 0 and verify.labels and verify.labels.output == name and recording.labels is not None:
                     back, truth = transform.inverse.apply(own), recording.labels
                     metric = Metric("accuracy", _accuracy(reference, truth), _accuracy(back, truth), truth.size)
-    return Comparison(tuple(deltas), metric, verify)
+    return Comparison(tuple(deltas), metric, verify, dtype, str(device))
 
 
 def _accuracy(output: Array, labels: Array) -> float:
@@ -180,13 +203,18 @@ def _figure(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 0.01 <= value < 10000 else f"{value:.2e}"
 
 
-def _forward(module: nn.Module, draw: Draw, verify: Verify, at: Location) -> Any:
-    device = next((tensor.device for tensor in _tensors(module)), torch.device("cpu"))
-    given = {}
+def forward(module: nn.Module, draw: Draw, verify: Verify, device: torch.device, dtype: str | None) -> Any:
+    """
+    What the module gives for these inputs, in inference mode; a `dtype` casts floating ones.
+
+    Raises ModuleError (T2T707) where it fails, MappingError (T2T503) where the inputs' axes don't fit.
+    """
+    at, given = verify.at, {}
     for name, array in draw.inputs.items():
         # A copy: forward() may write into its arguments, and the recording is read again.
         moved = _resolved(verify.axes.get(name), array, name, at).apply(array).copy()
-        given[name] = torch.from_numpy(moved).to(device)
+        tensor = torch.from_numpy(moved).to(device)
+        given[name] = tensor.to(getattr(torch, dtype)) if dtype and tensor.is_floating_point() else tensor
     positional, keywords = [], {}
     if isinstance(verify.arguments, Mapping):
         keywords = {word: given[name] for word, name in verify.arguments.items()}
@@ -197,6 +225,7 @@ def _forward(module: nn.Module, draw: Draw, verify: Verify, at: Location) -> Any
             return module(*positional, **keywords)
     except (Exception, SystemExit) as error:
         hint = "inputs come in TensorFlow's layout: see arguments and axes of verify.torch"
+        hint = precision.hint(error, dtype, device.type) if dtype else hint
         raise failed("T2T707", f"forward() of {type(module).__qualname__} failed", error, at, hint) from error
 
 
@@ -251,7 +280,7 @@ def _numbers(tensor: torch.Tensor, name: str, at: Location) -> Array:
         hint = "return a dense one" if kind.startswith("torch.") else ""
         _refuse(f"{shown(name)}: forward() returned a {kind} tensor, not a plain tensor of real numbers", at, hint)
     with torch.inference_mode():
-        numbers: Array = tensor.detach().to("cpu", torch.float64).numpy()
+        numbers: Array = tensor.detach().cpu().to(torch.float64).numpy()
     return np.ascontiguousarray(numbers).reshape(tuple(tensor.shape))
 
 
@@ -260,25 +289,33 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+def _contents(part: nn.Module) -> Iterator[Any]:
+    """A module's attributes, and those of them that hold others: its buffers, its hooks, lists of its own."""
+    yield vars(part)
+    yield from (value for value in vars(part).values() if type(value) in (dict, OrderedDict, list, set))
+
+
 @contextlib.contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[Callable[[], None]]:
+def as_it_was(module: nn.Module) -> Iterator[Callable[[], None]]:
     """
-    The module in eval(); afterwards it is as before, flags, attributes and buffers, and so are the generators.
+    The module in eval(); afterwards it is as before, flags, attributes, hooks and buffers, and so are the generators.
 
     Gives what puts the module back earlier.
     """
     # forward() can write into a buffer, put another tensor in its place, or keep a tensor that inference mode made and
-    # training cannot use.
-    parts = [(vars(part), dict(vars(part)), part._buffers, dict(part._buffers)) for part in module.modules()]
+    # training cannot use. It can hook modules, and remember in an attribute that it did (transformers does).
+    held = [(content, copy.copy(content)) for part in module.modules() for content in _contents(part)]
     values = [(tensor, tensor.detach().clone()) for tensor in module.buffers()]
     cuda = sorted({tensor.device.index for tensor in _tensors(module) if tensor.device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()
 
     def put_back() -> None:
-        for attributes, attributes_before, buffers, buffers_before in parts:
-            for current, before in ((attributes, attributes_before), (buffers, buffers_before)):
-                current.clear()
-                current.update(before)
+        for content, before in held:
+            content.clear()
+            if isinstance(content, list):
+                content.extend(before)
+            else:
+                content.update(before)
         with torch.no_grad():
             for tensor, value in values:
                 if not torch.equal(tensor, value):

@@ -177,8 +177,7 @@ def test_accuracy_is_computed_on_both_sides(verify_of: VerifyOf, tmp_path: Path)
             "T2T501",
             "y: max|Δ| 1 exceeds 1.10e-05 (1e-06 + 1e-05 x 1 max|TF|), accuracy 0.2500 against TensorFlow's 0.7500",
             verify.at,
-            "check rows of one shape that may be exchanged, axes behind a flatten, the order of gates and a forget "
-            "bias, then padding, eps and activations",
+            "t2t verify finds the first layer that differs, and what would have passed, unless told not to",
             details=("worst at [1, 0] of [4, 3], draw 0: tensorflow 0, torch 1",),
         )
     ]
@@ -429,6 +428,36 @@ def test_the_module_and_the_generators_are_left_as_they_were(verify_of: VerifyOf
     assert torch.equal(torch.get_rng_state(), states[2])
     module.fails = False
     module.norm(torch.rand(2, 3)).sum().backward()
+
+
+class Hooked(nn.Module):
+    """Collects what its layer gives by a hook that it installs once, as transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+        self.is_hooked = False
+        self.seen: list[torch.Tensor] = []
+        self.named: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        if not self.is_hooked:
+            self.is_hooked = True
+            self.layer.register_forward_hook(lambda module, args, made: self.seen.append(made))
+        self.named["x"] = x
+        self.layer(x)
+        return list(self.seen)
+
+
+def test_hooks_and_what_lists_hold_are_of_one_draw(verify_of: VerifyOf) -> None:
+    """Else the second run would collect everything twice, and the tensor at 1 would be there then."""
+    module, made = Hooked(), recorded(({"x": X}, {"y": X}), ({"x": X + 1}, {"y": X + 1}))
+    nowhere = verify_of(torch='{outputs: {y: {at: "1"}}}')
+    for _ in range(2):
+        assert compared(verify_of(torch='{outputs: {y: {at: "0"}}}'), module, made).proven
+        assert refusal(nowhere, module, made) == "y: forward() returned list of 1, with nothing at '1'"
+
+    assert (module.is_hooked, module.seen, module.named, len(module.layer._forward_hooks)) == (False, [], {}, 0)
 
 
 def test_a_random_forward_gives_the_same_verdict_each_time(verify_of: VerifyOf) -> None:

@@ -57,6 +57,25 @@ def test_the_example_is_verified_from_its_recording(folder: Path) -> None:
     assert not (folder / "poisoned").exists()
 
 
+def test_what_is_wrong_is_found_from_the_recording(folder: Path) -> None:
+    (folder / "mappings").unlink()
+    (folder / "mappings").mkdir()
+    for name in ("modules", "checkpoints", "recordings"):
+        (folder / "mappings" / name).symlink_to(ROOT / "mappings" / name)
+    text = (ROOT / "mappings" / "madry.yaml").read_text()
+    right = "axes: (h w c) o -> o (c h w), dims: {h: 7, w: 7}"
+    (folder / "mappings" / "madry.yaml").write_text(text.replace(right, "permute: [1, 0]"))
+    done, seen = run(folder, "verify", "mappings/madry.yaml")
+
+    row = f"{{tf: Variable_4, torch: fc1.weight, {right}}}"
+    last = done.out.splitlines()[-1]
+    assert done.code == 1
+    assert last.startswith("mappings/madry.yaml:11:3: T2T501 ")
+    assert last.endswith(f"; fc1 is the first layer that differs; what passes is {row}")
+    assert seen == [[], [], True]
+    assert not (folder / "poisoned").exists()
+
+
 def test_the_example_is_converted_and_proven_by_its_recording(folder: Path) -> None:
     done, seen = run(folder, "convert", "mappings/madry.yaml")
 
