@@ -80,9 +80,19 @@ class Diagnosis:
         return min((rule.at for rule in rules), key=lambda at: at.line or 0, default=None)
 
     @property
+    def first(self) -> int | None:
+        """Which call of the trace is the first that differs, of `place` if it is among them; None where none is."""
+        own = (number for number, call in enumerate(self.trace.calls) if call.module == self.place and call.differs)
+        return next(own, self.trace.first)
+
+    @property
     def hint(self) -> str:
         """The way out in one line."""
-        where = f"{shown(self.place)} is the first layer that differs; " if self.place else ""
+        where = ""
+        if self.first is not None:
+            name = self.trace.calls[self.first].module
+            cause = f", most likely because of {shown(self.place)}" if self.place not in {"", name} else ""
+            where = f"{shown(name)} is the first layer that differs{cause}; "
         if not self.passes:
             return f"{where}{self.in_vain}"
         told = [", ".join(repair.lines) or repair.what for repair in self.repairs]

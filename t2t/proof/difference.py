@@ -281,6 +281,9 @@ class _Watch(TorchFunctionMode):
             expected = self.ends(path)
             if expected is None:
                 return
+            # A call that failed, and whose error was caught, is still open.
+            while self.open[-1][0] != path:
+                self.open.pop()
             _, given = self.open.pop()
             number = self.counts[path] = self.counts.get(path, -1) + 1
             output = self._closest(path, expected[1], _floating(returned))

@@ -94,13 +94,17 @@ def recognised(
         return tuple((one["operation"], found) for one in told if (found := sample(one)) is not None)
 
     layers = []
+    #: Of operations that are no layer here, what they work on: the layer behind one may begin there.
+    passed: dict[str, tuple[tuple[str, Sample], ...]] = {}
     for told in report.get("layers", ()):
         variables = tuple(dict.fromkeys(filter(None, map(known.name, told["variables"]))))
+        ends = sample(told["input"]), sample(told["output"])
+        before = around(told["before"])
+        before += tuple(one for operation, _ in before for one in passed.get(operation, ()))
         if variables:
-            ends = sample(told["input"]), sample(told["output"])
-            sides = around(told["before"]), around(told["after"])
-            layers.append(Layer(told["operation"], told["kind"], variables, *ends, *sides))
+            layers.append(Layer(told["operation"], told["kind"], variables, *ends, before, around(told["after"])))
             continue
+        passed[told["operation"]] = (*([(told["operation"], ends[0])] if ends[0] is not None else []), *before)
         scaled = ((folded or {}).get(variable["digest"]) for variable in told["variables"])
         if variables := tuple(dict.fromkeys(filter(None, scaled))):
             layers.append(Layer(told["operation"], told["kind"], variables, sample(told["input"]), None))

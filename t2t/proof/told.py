@@ -27,7 +27,7 @@ def table(diagnosis: Diagnosis, *, whole: bool) -> list[list[str]]:
     Unless `whole`, only those around the first that differs; rows of "..." stand for the others.
     """
     calls = diagnosis.trace.calls
-    first = diagnosis.trace.first
+    first = diagnosis.first
     rows = [_row(call, is_first=number == first) for number, call in enumerate(calls)]
     if whole or first is None:
         return rows

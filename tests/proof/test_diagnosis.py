@@ -230,7 +230,7 @@ def test_without_layers_all_rows_are_tried(verify_of: VerifyOf) -> None:
     whole = recorded(X, y, layers)
     found = diagnosed(Net(), rows, values, replace(whole, inside=Inside()), verify_of())
 
-    assert (found.place, found.trace.calls, found.passes) == ("", (), True)
+    assert (found.place, found.trace.calls, found.passes) == ("second", (), True)
     assert found.repairs[0].rules[0].target == "second.weight"
     assert found.at.line == 7  # type: ignore[union-attr]
     assert found.hint == f"what passes is {said(found)[0]}"

@@ -136,6 +136,30 @@ def test_a_layer_keeps_those_of_its_variables_that_are_recognised_each_once() ->
     assert (found.operation, found.kind, found.variables) == ("o", "Mul", ("b", "k"))
 
 
+def test_what_lies_before_an_operation_that_is_left_out_lies_before_the_next_one() -> None:
+    """A norm whose gamma cannot be told from others begins where gamma's operation takes what is normalised."""
+    numbers = {f"m{i}": np.array([i], np.float32) for i in range(4)}
+    x, normalised, scaled, y = ({"shape": [1], "scale": 3.0, "member": member} for member in numbers)
+    mul: dict[str, Any] = {"operation": "mul", "kind": "Mul", "variables": [told("unknown")], "input": normalised}
+    mul |= {"output": scaled, "before": [{"operation": "x", **x}], "after": []}
+    add: dict[str, Any] = {"operation": "add", "kind": "Add", "variables": [told("b")], "input": scaled, "output": y}
+    add |= {"before": [{"operation": "mul", **scaled}], "after": []}
+
+    (found,) = recognised({"layers": [mul, add]}, numbers, {}, checkpoint({"b": BIAS})).layers
+    assert [(name, sample.values[0]) for name, sample in found.before] == [("mul", 2), ("mul", 1), ("x", 0)]
+
+
+def test_a_folded_variable_names_a_layer_by_what_goes_in_alone() -> None:
+    one: dict[str, Any] = {"shape": [1], "scale": 1.0, "member": "m"}
+    layer: dict[str, Any] = {"operation": "o", "kind": "CONV_2D", "variables": [told("", KERNEL * 2)], "input": one}
+    layer |= {"output": one, "before": [], "after": [{"operation": "y", **one}]}
+    members = {"m": np.ones(1, np.float32)}
+    digest = layer["variables"][0]["digest"]
+
+    (found,) = recognised({"layers": [layer]}, members, {}, checkpoint({"k": KERNEL}), {digest: "k"}).layers
+    assert (found.variables, found.input is None, found.output, found.after) == (("k",), False, None, ())
+
+
 def test_tensors_come_with_the_samples_that_they_name() -> None:
     members = {"m0": np.array([1, -2], np.float32), "m1": np.array([0.5])}
     one, other = ({"shape": [2], "scale": 2.0, "member": "m0"}, {"shape": [], "scale": 0.5, "member": "m1"})

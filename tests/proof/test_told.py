@@ -201,8 +201,8 @@ VERIFY = Verify(Location("m.yaml", 9, 1), (), None, (), {}, {}, 1, 1e-5, 1e-6, N
         (
             diagnosis(*WRONG, place=EVIL, tried=1),
             "m.yaml:9:1",
-            f"{SHOWN} is the first layer that differs; 1 change of rows and of the module tried, and none makes the "
-            "outputs agree",
+            f"wrong is the first layer that differs, most likely because of {SHOWN}; 1 change of rows and of the "
+            "module tried, and none makes the outputs agree",
         ),
         (diagnosis(repairs=(Repair("an epsilon"),), passes=True), "m.yaml:9:1", "what passes is an epsilon"),
     ],
