@@ -40,6 +40,9 @@ from t2t.verification import Verify
 MAX_TRIED = 600
 MAX_TRIED_HERE = 200
 
+#: So many modules that agree are tried, before the first that differs.
+MAX_BEFORE = 6
+
 #: More layers that have to be mended one after the other are another mapping.
 MAX_REPAIRS = 12
 
@@ -177,6 +180,16 @@ def _since(trace: Trace) -> list[str]:
     return list(dict.fromkeys(trace.called[max(starts) :]))
 
 
+def _agreeing(trace: Trace) -> list[str]:
+    """
+    The modules before the first that differs, the last ones first.
+
+    A module whose rows read all of another one's variables gives what that one gives in the original, if both take the
+    same: query and value of an attention agree, exchanged, and what comes of them does not.
+    """
+    return [call.module for call in reversed(trace.calls[: trace.first])][:MAX_BEFORE]
+
+
 #: A change of the module: what it is, and what makes it, for as long as it is entered.
 _Change = tuple[Repair, Callable[[], AbstractContextManager[None]]]
 
@@ -200,7 +213,7 @@ class _Search:
         """Mend one place after the other, from this run on; whether all outputs agree in the end."""
         while trace.first is not None and len(self.repairs) < MAX_REPAIRS:
             following: Trace | None = trace
-            for path in dict.fromkeys(_suspects(self.pairs, trace)):
+            for path in dict.fromkeys([*_suspects(self.pairs, trace), *_agreeing(trace)]):
                 following = self._mended(self._rows(path, trace.maps), trace)
                 if following is not trace:
                     break

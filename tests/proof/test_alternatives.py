@@ -739,6 +739,35 @@ def test_of_numbered_layers_only_the_next_ones_are_siblings() -> None:
     assert whats(made) == ["h.2.weight and h.1.weight exchanged", "h.2.weight and h.3.weight exchanged"]
 
 
+def test_numbered_layers_may_be_in_the_order_of_their_variables_numbers(tmp_path: Path) -> None:
+    """Exchanges of two do not compose: what is mended is not touched again."""
+    plan, memory = layers(tmp_path, ('"plain_<i>"', '"plain_<2-i>"'))
+    what = "what is numbered in plain in the order of its variables' numbers"
+
+    mended = named(plan, memory, "plain.1.weight", what)
+
+    assert {rule.target: rule.sources for rule in mended.rules} == {
+        "plain.0.weight": ("plain_0",),
+        "plain.2.weight": ("plain_2",),
+    }
+    for name, array in values(plan, memory, mended).items():
+        stored = memory.arrays[name.replace("plain.", "plain_").removesuffix(".weight")]
+        assert array.tobytes() == np.ascontiguousarray(stored.T).tobytes()
+    in_order, memory = layers(tmp_path)
+    assert what not in whats(found(in_order, memory, targets=["plain.1.weight"]))
+
+
+def test_the_variables_of_a_long_join_may_be_in_the_order_of_text_or_of_numbers() -> None:
+    memory = counted(**{f"w{i}": (2, 3) for i in range(12)})
+    shapes = {"e.weight": (24, 3)}
+    numbers, by_text = [f"w{i}" for i in range(12)], sorted(f"w{i}" for i in range(12))
+    for own, other in ((numbers, by_text), (by_text, numbers)):
+        rows = [f"{{tf: [{', '.join(own)}], torch: e.weight, join: v, axes: v d -> v d}}"]
+        made = found(planned(rows, memory, shapes), memory)
+        giving(made, {"e.weight": np.concatenate([memory.arrays[name] for name in other])})
+        assert len(made) == 11 + 1 + 1
+
+
 def test_variables_of_a_join_are_exchanged() -> None:
     memory = counted(q=(4, 3), k=(4, 3), v=(4, 3))
     rows, shapes = ["{tf: [q, k, v], torch: a.weight, join: s, axes: s i o -> (s o) i}"], {"a.weight": (9, 4)}

@@ -49,6 +49,7 @@ def alternatives(plan: Plan, targets: Sequence[str], maps: Sequence[Shape] = ())
         (change for part in reading for change in exchanges.of_joins(known, part)),
         exchanges.of_parts(known, own),
         exchanges.of_slices(known, reading),
+        exchanges.of_numbers(known, own),
         exchanges.of_siblings(known, own),
         (change for part in reading for change in orders.other_orders(known, part, swaps=False)),
         orders.reshaped(known, reading, maps),

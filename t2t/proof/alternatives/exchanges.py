@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from t2t.boxes import Bounds, shape_of
 from t2t.coverage import Part
@@ -20,7 +21,9 @@ from t2t.rules import Rule
 MAX_SIBLINGS = 6
 #: Variables of a join of which every order is tried; of more, two neighbours are exchanged.
 MAX_JOINED = 3
-#: Neighbours of a longer join, or of many parts, that are exchanged.
+#: Neighbours of a longer join that are exchanged.
+MAX_PIECES = 64
+#: Neighbours of many parts that are exchanged.
 MAX_NEIGHBOURS = 8
 
 #: Tensors of one module that are most often taken for each other.
@@ -66,6 +69,41 @@ def _are_added(known: Known, one: Part, other: Part) -> bool:
         return False
     ref = known.module.parameters.get(f"{owner}{'.' if owner else ''}weight_hh{mine[2]}")
     return ref is not None and ref.shape[0] != 3 * ref.shape[-1]
+
+
+def _numbered(name: str) -> list[tuple[int, str]]:
+    """What sorts names by the numbers in them."""
+    return [(int(piece), "") if piece.isdecimal() else (0, piece) for piece in re.split(r"(\d+)", name)]
+
+
+def of_numbers(known: Known, own: Sequence[Part]) -> Iterator[Change]:
+    """The numbered layers of a row in the order of their variables' numbers: not one off, and two before ten."""
+    for at, above, place in dict.fromkeys(
+        (part.rule.at, tuple(words[:place]), place)
+        for part in own
+        if part.reads
+        for words in [part.rule.target.split(".")]
+        for place, word in enumerate(words)
+        if word.isdecimal()
+    ):
+        layers: dict[tuple[Any, ...], dict[int, Part]] = defaultdict(dict)
+        for part in known.parts.values():
+            words = part.rule.target.split(".")
+            if part.rule.at == at and part.reads and tuple(words[:place]) == above and words[place].isdecimal():
+                layers[tuple(words[place + 1 :]), part.rule.into, part.shape][int(words[place])] = part
+        pairs = [
+            pair
+            for numbered in layers.values()
+            for pair in zip(
+                [numbered[number] for number in sorted(numbered)],
+                sorted(numbered.values(), key=lambda part: _numbered(part.rule.sources[0])),
+                strict=True,
+            )
+            if len(numbered) > 2 and pair[0] is not pair[1]
+        ]
+        if pairs:
+            within = shown(".".join(above)) or "the module"
+            yield given_to(f"what is numbered in {within} in the order of its variables' numbers", pairs)
 
 
 def of_siblings(known: Known, own: Sequence[Part]) -> Iterator[Change]:
@@ -171,9 +209,12 @@ def of_joins(known: Known, part: Part) -> Iterator[Change]:
         orders = [order for order in itertools.permutations(range(count)) if displaced(order)]
     else:
         orders = [
-            (*range(place), place + 1, place, *range(place + 2, count)) for place in range(count - 1)[:MAX_NEIGHBOURS]
+            (*range(place), place + 1, place, *range(place + 2, count)) for place in range(count - 1)[:MAX_PIECES]
         ]
         orders.append(tuple(reversed(range(count))))
+        # Ten before two, or two before ten.
+        names = rule.sources
+        orders += [tuple(sorted(range(count), key=lambda place: by(names[place]))) for by in (_numbered, str)]
     for order in sorted(orders, key=displaced):
         moved = [shown((rule.shadowed or rule.sources)[place]) for place, taken in enumerate(order) if place != taken]
         some = " and ".join(moved) if len(moved) == 2 else f"{len(moved)} variables"
