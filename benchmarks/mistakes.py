@@ -161,7 +161,7 @@ class Model:
             place=is_place(found.place, mistake.targets),
             line=self._is_mended(plan, found),
             said_place=found.place,
-            said=tuple(f"{repair.what}: {' '.join(repair.lines)}" for repair in found.repairs),
+            said=(*(repair.what for repair in found.repairs), *found.lines),
             passes=found.passes,
             seconds=seconds,
         )

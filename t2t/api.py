@@ -43,6 +43,7 @@ from t2t.problems import (
     CheckpointError,
     Location,
     MappingError,
+    ModuleError,
     OriginalError,
     OutputError,
     Problem,
@@ -336,7 +337,13 @@ def verify(
         comparison = job.comparison(recording, dtype)
         if comparison.proven or dtype is not None or not diagnose:
             return comparison
-        return replace(comparison, diagnosis=job.diagnosis(recording, tried))
+        try:
+            return replace(comparison, diagnosis=job.diagnosis(recording, tried))
+        except (MappingError, ModuleError) as error:
+            # The verdict stands, whatever stands in the way of its explanation.
+            for problem in error.problems:
+                job.note(replace(problem, severity="warning"))
+            return comparison
 
 
 def mutate(

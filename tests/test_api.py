@@ -308,13 +308,27 @@ def test_verify_says_where_it_first_differs_and_what_would_have_passed(example: 
     (problem,) = plain.problems()
     assert (str(problem.at), problem.hint) == (
         "mappings/wrong.yaml:20:1",
-        "t2t verify finds the first layer that differs, and what would have passed, unless told not to",
+        "t2t verify without --no-diagnosis finds the first layer that differs, and what would have passed",
     )
     wrong = t2t.verify("mappings/wrong.yaml", tried=lambda done, total: told.append((done, total)))
     assert wrong.diagnosis is not None
     assert (wrong.diagnosis.place, wrong.diagnosis.passes, told) == ("fc1", True, [(1, 600)])
     assert (wrong.outputs, wrong.metric) == (plain.outputs, plain.metric)
     assert [str(problem.at) for problem in wrong.problems()] == ["mappings/wrong.yaml:11:3"]
+
+
+def test_a_diagnosis_that_cannot_be_made_takes_no_verdict_away(example: Path) -> None:
+    """A path of verify's layers that the module doesn't have is told, and the figures stand."""
+    wrong = example / "mappings" / "wrong.yaml"
+    wrong.write_text(wrong.read_text() + '  layers: {fc: "add_2:0"}\n', encoding="utf-8")
+    notes: list[Problem] = []
+
+    found = t2t.verify("mappings/wrong.yaml", note=notes.append)
+
+    assert (found.proven, found.diagnosis) == (False, None)
+    (told,) = [note for note in notes if note.code == "T2T503"]
+    assert told.severity == "warning"
+    assert "fc" in told.message
 
 
 def test_check_returns_problems_and_raises_none(folder: Path) -> None:

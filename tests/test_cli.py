@@ -204,7 +204,7 @@ def test_the_row_that_passes_is_proven_where_it_is_pasted(example: Path) -> None
 def test_verify_gives_only_the_verdict_where_that_is_asked_for(example: Path) -> None:
     done = run("verify", "mappings/wrong.yaml", "--no-diagnosis", at=example)
 
-    hint = "t2t verify finds the first layer that differs, and what would have passed, unless told not to"
+    hint = "t2t verify without --no-diagnosis finds the first layer that differs, and what would have passed"
     assert done.out == f"{VERDICT}mappings/wrong.yaml:20:1: {FAILS}{hint}\n"
     assert done.code == 1
 
@@ -218,10 +218,11 @@ def test_verify_has_the_whole_diagnosis_as_json(example: Path) -> None:
     assert {key: value for key, value in found.items() if key != "layers"} == {
         "place": "fc1",
         "passes": True,
-        "repairs": [
-            {"what": "the axes of a Flatten of [7, 7, 64]", "lines": [ROW], "at": [11], "targets": ["fc1.weight"]}
-        ],
+        "repairs": [{"what": "the axes of a Flatten of [7, 7, 64]", "module": "fc1", "targets": ["fc1.weight"]}],
+        "lines": [ROW],
+        "replaces": [11],
         "tried": ["the axes of a Flatten of [7, 7, 64]"],
+        "cut": False,
     }
     assert [
         (layer["module"], layer["class"], layer["input"]["verdict"], layer["output"]["verdict"])

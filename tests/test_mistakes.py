@@ -83,7 +83,8 @@ OF_THE_PARAMETERS = {"T2T202", "T2T204", "T2T304"}
 #: What convert learns from the module's shapes, check learns from the graph.
 OF_THE_GRAPH = (
     "9:50: T2T504 conv2.weight: axes 'a b c d -> c d a b' exchange o and i: Variable_2 [5, 5, 32, 64] is the kernel "
-    "(h w i o) of Conv2D Conv2D_1; write axes: h w i o -> o i h w"
+    "(h w i o) of Conv2D Conv2D_1; write axes: h w i o -> o i h w, or, where the module itself keeps i o h w, axes: "
+    "h w i o -> i o h w"
 )
 
 NO_LOCK = "6:1: T2T210 parameters not checked: no lock; convert checks them against the module itself"

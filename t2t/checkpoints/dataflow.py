@@ -18,8 +18,11 @@ from t2t.checkpoints.graph import Attribute, Constant, Graph, Kind, Node, Sizes
 from t2t.checkpoints.protobuf import Corrupt
 from t2t.names import shown
 
-#: Functions that call functions can make a long graph of a short one.
+#: Functions that call functions can make a long graph of a short one: its operations, what all that functions bring
+#: reads and gives, and the characters of their operations' names, each of which begins with that of the call.
 MAX_OPERATIONS = 500_000
+MAX_RESULTS = 2_000_000
+MAX_CHARACTERS = 2**28
 MAX_DEPTH = 64
 
 #: An operation's result: its place among the operations, and which of its results.
@@ -28,6 +31,14 @@ Result = tuple[int, int]
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _ASSIGNING = frozenset({"Assign", "AssignVariableOp"})
 _VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
+
+#: The outputs of operations that have several with names of their own; an operation that is a function has its outputs.
+_NORMALIZED = ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3")
+_OUTPUTS = {
+    **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _NORMALIZED),
+    **dict.fromkeys(("Switch", "RefSwitch"), ("output_false", "output_true")),
+    **dict.fromkeys(("Merge", "RefMerge"), ("output", "value_index")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,7 @@ def connected(graph: Graph) -> Dataflow:
     names = made.add(graph.nodes, "", {}, 0)
     signatures: dict[str, dict[str, Result]] = {}
     for signature, outputs in graph.signatures.items():
-        scope = _Scope(names, {})
+        scope = _Scope(names, {}, made)
         found = {key: scope.result(tensor) for key, tensor in outputs.items() if tensor}
         signatures[signature] = {key: made.final(result) for key, result in found.items()}
     return Dataflow(made.finished(), names, signatures)
@@ -172,14 +183,23 @@ class _Scope:
 
     names: Mapping[str, int]
     arguments: Mapping[str, Result]
+    made: _Connecting
 
     def result(self, tensor: str) -> Result:
+        """
+        The result of this name. In `node:output:1` the number counts within that output, which of most operations is
+        the only one: then it is the result's number, too. Of the others the named ones are one result each.
+        """
         name, *rest = tensor.split(":")
         if name in self.arguments:
             return self.arguments[name]
         if name not in self.names or not all(part.isdecimal() and len(part) < 9 for part in rest[-1:]):
             raise Corrupt(f"an operation reads {shown(tensor)}, which is not there")
-        return self.names[name], int(rest[-1]) if rest else 0
+        position, number = self.names[name], int(rest[-1]) if rest else 0
+        outputs = self.made.outputs(position) if len(rest) == 2 else ()
+        if outputs and rest[0] not in outputs:
+            raise Corrupt(f"an operation reads {shown(tensor)}, which is not there")
+        return position, outputs.index(rest[0]) + number if outputs else number
 
 
 class _Connecting:
@@ -189,6 +209,17 @@ class _Connecting:
         self.functions = graph.functions
         self.operations: list[Operation] = []
         self.results: dict[Result, Result] = {}  # a call's result: the one in the function's body
+        self.count = self.characters = 0
+
+    def outputs(self, position: int) -> tuple[str, ...]:
+        """The names of an operation's outputs, where it has several; () for one that has one, or none that is known."""
+        op = self.operations[position].op
+        return self.functions[op].outputs if op in self.functions else _OUTPUTS.get(op, ())
+
+    def _counted(self, results: int) -> None:
+        self.count += results
+        if self.count > MAX_RESULTS:
+            raise Corrupt(f"its functions read and give more than {MAX_RESULTS} results", "T2T611")
 
     def add(self, nodes: Sequence[Node], above: str, arguments: Mapping[str, Result], depth: int) -> dict[str, int]:
         """Adds the nodes of one scope and what they call; the places of its names."""
@@ -200,26 +231,34 @@ class _Connecting:
         names = {node.name: start + position for position, node in enumerate(nodes)}
         if len(names) < len(nodes):
             raise Corrupt("two operations have one name")
-        scope = _Scope(names, arguments)
+        if depth:
+            self._counted(sum(len(node.inputs) for node in nodes))
+            self.characters += sum(len(above) + len(node.name) for node in nodes)
+        if self.characters > MAX_CHARACTERS:
+            raise Corrupt(f"the names in its functions have more than {MAX_CHARACTERS} characters", "T2T611")
+        scope = _Scope(names, arguments, self)
         self.operations += [Operation(above + node.name, node.op, (), node.attributes) for node in nodes]
         for position, node in enumerate(nodes, start):
-            inputs = tuple(map(scope.result, node.inputs))
+            own = tuple(map(scope.result, node.inputs))
+            inputs = list(own)
             for name in stored.callees(node):
+                self._counted(1 if depth else 0)
                 if name in self.functions:
-                    inputs += self._call(name, position, node, inputs[: len(node.inputs)], depth)
-            self.operations[position] = Operation(above + node.name, node.op, inputs, node.attributes)
+                    inputs += self._call(name, position, node, own, depth)
+            self.operations[position] = Operation(above + node.name, node.op, tuple(inputs), node.attributes)
         return names
 
     def _call(self, name: str, position: int, node: Node, inputs: tuple[Result, ...], depth: int) -> tuple[Result, ...]:
         """Puts the function's body in its place; what the calling operation reads of it."""
         function = self.functions[name]
+        self._counted(len(inputs) + len(function.results))
         given = inputs[1:] if "then_branch" in node.attributes or "branches" in node.attributes else inputs
         if len(given) < len(function.arguments):
             few = f"{len(given)} of {len(function.arguments)} inputs"
             raise Corrupt(f"{shown(node.name)} calls {shown(name)} with {few}")
         arguments = dict(zip(function.arguments, given, strict=False))
         names = self.add(function.nodes, f"{self.operations[position].name}/", arguments, depth + 1)
-        scope = _Scope(names, arguments)
+        scope = _Scope(names, arguments, self)
         results = tuple(map(scope.result, function.results))
         if node.op in _CALLS or node.op == name:
             self.results.update({(position, output): result for output, result in enumerate(results)})

@@ -76,11 +76,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that nodes call: its arguments, its nodes, and which tensors in it are its results."""
+    """A function that nodes call: its arguments, its nodes, its outputs' names, and which tensor in it each is."""
 
     name: str
     arguments: tuple[str, ...]
     nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
     results: tuple[str, ...]
 
 
@@ -177,7 +178,8 @@ def _function(name: str, data: bytes, count: int) -> Function:
     arguments, outputs = ([next(_messages(one, 1), b"") for one in _messages(signature, side)] for side in (2, 3))
     if missing := [output for output in outputs if output not in returned]:
         raise Corrupt(f"the function {shown(name)} does not say what its output {shown(_text(missing[0]))} is")
-    return Function(name, tuple(map(_text, arguments)), tuple(nodes), tuple(returned[output] for output in outputs))
+    results = tuple(returned[output] for output in outputs)
+    return Function(name, tuple(map(_text, arguments)), tuple(nodes), tuple(map(_text, outputs)), results)
 
 
 def _add(nodes: list[Node], data: bytes, count: int) -> None:

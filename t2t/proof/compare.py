@@ -113,7 +113,7 @@ class Comparison:
         sides = f"tensorflow {delta.reference:.7g}, torch {delta.torch:.7g}"
         draw = f"draw {delta.draw}" + (f", step {delta.step}" if self.verify.steps > 1 else "")
         details = (f"worst at {list(delta.worst)} of {list(delta.shape)}, {draw}: {sides}",)
-        hint = "t2t verify finds the first layer that differs, and what would have passed, unless told not to"
+        hint = "t2t verify without --no-diagnosis finds the first layer that differs, and what would have passed"
         if self.dtype:
             hint = f"if it is proven without --dtype, the mapping is right, and this is what {self.dtype} changes"
         at = self.verify.at

@@ -7,7 +7,10 @@ Where a row says something else of a variable than the graph does with it.
     forget gate  what an LSTM cell adds when it runs, and does not store
 
 Only what is certain is told, by what torch's own layers call their parameters and how they keep them. A row that does
-something unusual in so many words (`h w i o -> h w i o`, `(h w c) o -> o (h w c)`) is a decision, and believed.
+something unusual in so many words (`h w i o -> h w i o`, `(h w c) o -> o (h w c)`, `gamma -> gamma`) is a decision, and
+believed. One whose words are right and whose order is nobody's (`h w i o -> o i w h`) may be a decision or a slip: that
+is a warning. Every error names the decision that it takes for a mistake; but where torch's own module is known, nothing
+is left to decide.
 """
 
 from __future__ import annotations
@@ -49,6 +52,9 @@ _CALLED: dict[Role, str] = {
     "variance": "running_var",
 }
 _IN_WORDS: dict[Role, str] = {"mean": "the moving mean", "variance": "the moving variance", "bias": "the bias"}
+
+#: Behind a flatten of more elements nothing is compared: a shape can claim any number, and each becomes an integer.
+MAX_ROWS = 2**24
 
 #: The modules whose weight is as a product means it, in or out first.
 _PRODUCT_MODULES = {"Linear": "o i", "Conv1D": "i o"}
@@ -115,8 +121,8 @@ def _convolution(part: Part, use: Use, kind: str, *, is_turned: bool) -> list[Pr
     if moves(transform) == moves(right_one):
         if part.shape == right_one.output or is_turned:
             return []
-        message = f"{_says(rule)} give {list(part.shape)}, not {list(right_one.output)}: {_kernel(part, use)}"
-        return [Problem(CODE, message, place(rule), hint)]
+        what = f"give {list(part.shape)}, not {list(right_one.output)}"
+        return [_kept_otherwise(part, use, what, hint, kind)]
     order = _order(transform, use.axes.split())
     if order is None:
         return []
@@ -132,8 +138,43 @@ def _convolution(part: Part, use: Use, kind: str, *, is_turned: bool) -> list[Pr
         wrong.append(_exchanged(order[len(channels) :], spatial))
     if not wrong:
         return []
-    message = f"{_says(rule)} exchange {', '.join(wrong)}: {_kernel(part, use)}"
-    return [Problem(CODE, message, place(rule), hint)]
+    return [_kept_otherwise(part, use, f"exchange {', '.join(wrong)}", hint, kind)]
+
+
+def _kept_otherwise(part: Part, use: Use, what: str, hint: str, kind: str) -> Problem:
+    """A module of its own may keep the kernel so: a row that knows what its axes are is only asked."""
+    rule, names = part.rule, use.axes.split()
+    message = f"{_says(rule)} {what}: {_kernel(part, use)}"
+    if kind.startswith("Conv"):
+        return Problem(CODE, message, place(rule), hint)
+    spelled = _spelled(part, names)
+    kept = spelled.partition(" -> ")[2]
+    if rule.axes and _is_named(rule.axes[0].left, names, part.reads[0].ref.shape):
+        hint += f"; where the module itself keeps {kept}, it is right as it is"
+        return Problem(CODE, message, place(rule), hint, "warning")
+    return Problem(CODE, message, place(rule), f"{hint}, or, where the module itself keeps {kept}, axes: {spelled}")
+
+
+def _is_named(left: Sequence[Sequence[str]], names: Sequence[str], shape: Sequence[int]) -> bool:
+    """Whether a row gives the variable's axes these names; those of size 1 may have any."""
+    return all(size == 1 or list(group) == [name] for group, name, size in zip(left, names, shape, strict=True))
+
+
+def _spelled(part: Part, names: Sequence[str]) -> str:
+    """The row's axes by these names of the variable's: what says in so many words that it is meant."""
+    shape, order = part.reads[0].ref.shape, _order(part.transforms[0], names)
+    if order is None:
+        order = [name for name, size in zip(names, shape, strict=True) if size != 1]
+    sizes = dict(zip(names, shape, strict=True))
+    ones, right = [name for name in names if sizes[name] == 1], []
+    for size in part.shape:
+        group: list[str] = []
+        while math.prod(sizes[name] for name in group) < size and order:
+            group.append(order.pop(0))
+        group = group or ones[:1]
+        ones = [name for name in ones if name not in group]
+        right.append(f"({' '.join(group)})" if len(group) > 1 else group[0] if group else "1")
+    return f"{' '.join('1' if name in ones else name for name in names)} -> {' '.join(right)}"
 
 
 def _exchanged(order: Sequence[str], right: Sequence[str]) -> str:
@@ -180,6 +221,8 @@ def _flattened(part: Part, use: Use) -> list[Problem]:
     front, rule, transform = use.flattened, part.rule, part.transforms[0]
     if front is None or front.places == 1 or front.channels == 1 or len(part.shape) != 2:
         return []
+    if front.places * front.channels > MAX_ROWS:
+        return []
     axis = use.axes.split().index("i")
     order = _rows(transform, axis)
     if order is None:
@@ -189,16 +232,15 @@ def _flattened(part: Part, use: Use) -> list[Problem]:
     if np.array_equal(order, turned):
         return []
     is_split = len([name for name in rule.axes[0].left[axis] if name]) > 1 if rule.axes else False
-    if np.array_equal(order, rows):
-        if is_split:
-            return []  # the row says so: the module flattens with its channels last
-        what = "ignore the flatten in front of it"
-    else:
-        what = "take the map in front of it for another"
-    return [_flatten_problem(part, use, front, what)]
+    if not np.array_equal(order, rows):
+        return [_flatten_problem(part, use, front, "take the map in front of it for another")]
+    if is_split:
+        return []  # the row says so: the module flattens with its channels last
+    return [_flatten_problem(part, use, front, "ignore the flatten in front of it")]
 
 
 def _flatten_problem(part: Part, use: Use, front: Flattened, what: str) -> Problem:
+    """An error; a warning, where the row has the map's sizes right: a module may flatten in an order of its own."""
     rule, known = part.rule, front.spatial or (0, 0)
     names = {1: "l", 2: "h w", 3: "d h w"}[len(known)]
     sizes = ", ".join(f"{name}: {size or '?'}" for name, size in zip(names.split(), known, strict=True))
@@ -214,12 +256,30 @@ def _flatten_problem(part: Part, use: Use, front: Flattened, what: str) -> Probl
         hint += f"; {names.replace(' ', ' x ')} is {front.places}"
     ref = part.reads[0].ref
     way = f"{shown(ref.name)} {list(ref.shape)} <- {use.operation} <- {front.reshape} <- {front.source} [{front}]"
+    if _is_of_map(part.transforms[0], use.axes.split().index("i"), front):
+        hint += "; where it flattens as the row says, it is right as it is"
+        return Problem(CODE, message, place(rule), hint, "warning", (way,))
     return Problem(CODE, message, place(rule), hint, details=(way,))
 
 
 def _rows(transform: Transform, axis: int) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
     """Which element of the variable's axis comes to stand at 0, 1, 2 ...; None where another axis stands between."""
-    sizes, start, length = transform.elementary, 0, 1
+    span = _span(transform, axis)
+    if span is None:
+        return None
+    sizes, (start, length) = transform.elementary, span
+    own = [one for one in transform.permutation if start <= one < start + length]
+    places = [position for position, one in enumerate(transform.permutation) if one in own and sizes[one] != 1]
+    between = transform.permutation[places[0] : places[-1] + 1] if places else ()
+    if any(one not in own and sizes[one] != 1 for one in between):
+        return None
+    elements = np.arange(math.prod(sizes[start : start + length]))
+    return elements.reshape(sizes[start : start + length]).transpose([one - start for one in own]).ravel()
+
+
+def _span(transform: Transform, axis: int) -> tuple[int, int] | None:
+    """Where the elementary axes of the variable's axis begin, and how many they are."""
+    sizes, start = transform.elementary, 0
     for position, wanted in enumerate(transform.input):
         count = start
         product = 1
@@ -229,16 +289,18 @@ def _rows(transform: Transform, axis: int) -> np.ndarray[tuple[int], np.dtype[np
         if product != wanted:
             return None
         if position == axis:
-            length = count - start
-            break
+            return start, count - start
         start = count
-    own = [one for one in transform.permutation if start <= one < start + length]
-    places = [position for position, one in enumerate(transform.permutation) if one in own and sizes[one] != 1]
-    between = transform.permutation[places[0] : places[-1] + 1] if places else ()
-    if any(one not in own and sizes[one] != 1 for one in between):
-        return None
-    elements = np.arange(math.prod(sizes[start : start + length]))
-    return elements.reshape(sizes[start : start + length]).transpose([one - start for one in own]).ravel()
+    return None
+
+
+def _is_of_map(transform: Transform, axis: int, front: Flattened) -> bool:
+    """Whether the axis is split into the sizes that the map has."""
+    start, length = _span(transform, axis) or (0, 0)
+    sizes = [size for size in transform.elementary[start : start + length] if size != 1]
+    if front.spatial is not None:
+        return sizes == [size for size in (*front.spatial, front.channels) if size != 1]
+    return sizes[-1:] == [front.channels] and math.prod(sizes[:-1]) == front.places
 
 
 # --- vectors ---
@@ -250,12 +312,15 @@ def _vector(part: Part, uses: Sequence[Use]) -> list[Problem]:
     role, last = use.role, part.rule.target.rpartition(".")[2]
     if any(other.role != role for other in more):
         return []
-    name = shown(part.reads[0].ref.name)
-    if last in _CALLED.values() and last != _CALLED[role]:
-        message = f"{shown(rule.target)} gets {name}, which is {_IN_WORDS.get(role, role)} of {use.operation}"
-        prefix = rule.target.removesuffix(last)
-        return [Problem(CODE, message, rule.place("torch"), f"write it to {shown(prefix + _CALLED[role])}")]
-    return []
+    name, shape = shown(part.reads[0].ref.name), part.reads[0].ref.shape
+    if last not in _CALLED.values() or last == _CALLED[role] or len(shape) != 1:
+        return []
+    if rule.axes and rule.axes[0].left == ((role,),):
+        return []  # the row says so: the module calls it otherwise
+    message = f"{shown(rule.target)} gets {name}, which is {_IN_WORDS.get(role, role)} of {use.operation}"
+    hint = f"write it to {shown(rule.target.removesuffix(last) + _CALLED[role])}"
+    hint += f", or, where the module itself calls it {last}, axes: {_spelled(part, [role])}"
+    return [Problem(CODE, message, rule.place("torch"), hint)]
 
 
 def forget_bias(

@@ -10,7 +10,6 @@ tried (`t2t.proof.twins`).
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,9 +23,9 @@ from t2t import module as modules
 from t2t.checkpoints import Checkpoint
 from t2t.names import shown
 from t2t.plan import Plan
-from t2t.problems import Location, Problem, T2TError
+from t2t.problems import Location, MappingError, ModuleError, Problem
 from t2t.proof import twins
-from t2t.proof.alternatives import Alternative, alternatives, values
+from t2t.proof.alternatives import Alternative, alternatives, together, values
 from t2t.proof.arrays import Array
 from t2t.proof.compare import compare
 from t2t.proof.difference import Pairs, Trace
@@ -43,6 +42,9 @@ MAX_TRIED_HERE = 200
 #: So many modules that agree are tried, before the first that differs.
 MAX_BEFORE = 6
 
+#: So many rows stand in the one line of a problem.
+MAX_TOLD = 3
+
 #: More layers that have to be mended one after the other are another mapping.
 MAX_REPAIRS = 12
 
@@ -50,14 +52,12 @@ MAX_REPAIRS = 12
 @dataclass(frozen=True, slots=True)
 class Repair:
     """
-    What makes a module agree: `what` it is in words; `rules` in place of those that write the same, and `lines`, the
-    rows to paste. Both are empty where not the mapping is at fault, but an attribute of the torch module. `module` is
-    its path.
+    What makes a module agree: `what` it is in words, and the `rules` in place of those that write the same; none where
+    not the mapping is at fault, but an attribute of the torch module. `module` is its path.
     """
 
     what: str
     rules: tuple[Rule, ...] = ()
-    lines: tuple[str, ...] = ()
     module: str = ""
 
 
@@ -67,7 +67,9 @@ class Diagnosis:
     `place` is the path of the first module that differs, or of the one that was mended; "" where nothing says which.
 
     `trace` is of the module as it was filled. With all `repairs` the outputs agree where `passes` says so; else they
-    mend as many layers as could be. `tried` are the changes that were run, in words.
+    mend as many layers as could be. `tried` are the changes that were run, in words; `is_cut` says that there were
+    more than are tried. `lines` are the rows of all repairs together, to paste in place of the file's rows in the lines
+    `replaces`.
     """
 
     place: str
@@ -75,12 +77,18 @@ class Diagnosis:
     repairs: tuple[Repair, ...]
     passes: bool
     tried: tuple[str, ...]
+    is_cut: bool = False
+    lines: tuple[str, ...] = ()
+    replaces: tuple[int, ...] = ()
 
     @property
     def at(self) -> Location | None:
         """Where the first row to change stands; None where none is known."""
-        rules = [rule for repair in self.repairs for rule in repair.rules] if self.passes else []
-        return min((rule.at for rule in rules), key=lambda at: at.line or 0, default=None)
+        places = [rule.at for repair in self.repairs for rule in repair.rules]
+        if not self.passes or not places or not self.replaces:
+            return None
+        first = Location(places[0].path, self.replaces[0], 1)
+        return next((at for at in places if at.line == first.line), first)
 
     @property
     def first(self) -> int | None:
@@ -94,21 +102,25 @@ class Diagnosis:
         where = ""
         if self.first is not None:
             name = self.trace.calls[self.first].module
+            is_first = "is the first layer that differs" if self.first == self.trace.first else "is where it goes wrong"
             cause = f", most likely because of {shown(self.place)}" if self.place not in {"", name} else ""
-            where = f"{shown(name)} is the first layer that differs{cause}; "
+            where = f"{shown(name)} {is_first}{cause}; "
         if not self.passes:
             return f"{where}{self.in_vain}"
-        told = [", ".join(repair.lines) or repair.what for repair in self.repairs]
-        return f"{where}what passes is {' and '.join(told)}"
+        told = [*self.lines, *(repair.what for repair in self.repairs if not repair.rules)]
+        rest = f" and {len(told) - MAX_TOLD} more, see t2t verify" if len(told) > MAX_TOLD else ""
+        return f"{where}what passes is {', '.join(told[:MAX_TOLD])}{rest}"
 
     @property
     def in_vain(self) -> str:
         """How much was tried without success."""
         count = len(self.tried)
+        look = "look at what its forward() does around it" if self.place else "look at what forward() does"
         if not count:
-            return "no known change of its rows or of the module fits"
+            return f"no known change of its rows or of the module fits; {look}"
         changes = f"{count} change{'s' if count > 1 else ''} of rows and of the module"
-        return f"{changes} tried, and none makes the outputs agree"
+        stopped = ", and there are more" if self.is_cut else ""
+        return f"{changes} tried, and none makes the outputs agree{stopped}; {look}"
 
 
 def diagnose(
@@ -124,7 +136,7 @@ def diagnose(
     """
     Why the filled module does not compute what was recorded. Afterwards it is as it was: values, attributes, buffers.
 
-    `tried` hears how many changes have been tried, and of how many at most, `note` (T2T502) which of the tensors that
+    `tried` hears how many changes have been tried, and of how many at most, `note` (T2T503) which of the tensors that
     verify's layers name are not recorded. Raises ModuleError (T2T707) where forward() fails, MappingError (T2T503)
     where verify's layers name a module that there is not.
     """
@@ -132,15 +144,18 @@ def diagnose(
     if pairs.unrecorded:
         names = ", ".join(map(shown, pairs.unrecorded))
         text = f"the recording does not have what layers name: {names}"
-        note(Problem("T2T502", text, verify.at, f"run t2t record {shown(verify.at.path)}", severity="note"))
+        note(Problem("T2T503", text, verify.at, f"run t2t record {shown(verify.at.path)}", severity="note"))
     trace, first = pairs.trace(), pairs.trace(only_first=True)
     with contextlib.ExitStack() as undo:
-        draws, plain = by_draw(recording), replace(verify, labels=None)
-        search = _Search(module, plan, checkpoint, draws, plain, pairs, tried, undo)
-        passes = search.run(first)
+        search = _Search(module, plan, checkpoint, recording, replace(verify, labels=None), pairs, tried, undo)
+        found = search.run(first)
+    passes = found and search.prune()
+    repairs = tuple(kept.repair for kept in search.kept)
+    lines, replaces = together(plan, [kept.alternative for kept in search.kept if kept.alternative is not None])
     # What mends it tells more than what is near it.
-    places = [*(repair.module for repair in search.repairs), *_suspects(pairs, first)]
-    return Diagnosis(places[0] if places else "", trace, tuple(search.repairs), passes, tuple(search.tried))
+    places = [*(repair.module for repair in repairs), *_suspects(pairs, first)]
+    place = places[0] if places else ""
+    return Diagnosis(place, trace, repairs, passes, tuple(search.tried), bool(search.cut), lines, replaces)
 
 
 def _suspects(pairs: Pairs, trace: Trace) -> list[str]:
@@ -190,28 +205,37 @@ def _agreeing(trace: Trace) -> list[str]:
     return [call.module for call in reversed(trace.calls[: trace.first])][:MAX_BEFORE]
 
 
-#: A change of the module: what it is, and what makes it, for as long as it is entered.
-_Change = tuple[Repair, Callable[[], AbstractContextManager[None]]]
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of the module: what it is, what makes it for as long as it is entered, and of which rows, if of rows."""
+
+    repair: Repair
+    made: Callable[[], AbstractContextManager[None]]
+    alternative: Alternative | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """The module, what has been tried in it, and what was kept; `undo` puts that back."""
+    """
+    The module, what has been tried in it, and what was kept; `undo` puts that back. `cut` are modules for which more
+    could have been tried.
+    """
 
     module: nn.Module
     plan: Plan
     checkpoint: Checkpoint
-    draws: Sequence[Recording]
+    recording: Recording
     verify: Verify
     pairs: Pairs
     progress: Callable[[int, int], None]
     undo: contextlib.ExitStack
-    repairs: list[Repair] = field(default_factory=list)
+    kept: list[_Change] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
     def run(self, trace: Trace) -> bool:
         """Mend one place after the other, from this run on; whether all outputs agree in the end."""
-        while trace.first is not None and len(self.repairs) < MAX_REPAIRS:
+        while trace.first is not None and len(self.kept) < MAX_REPAIRS:
             following: Trace | None = trace
             for path in dict.fromkeys([*_suspects(self.pairs, trace), *_agreeing(trace)]):
                 following = self._mended(self._rows(path, trace.maps), trace)
@@ -234,16 +258,16 @@ class _Search:
         yield from self._twins([path for path in self.pairs.paths if path])
 
     def _rows(self, path: str, maps: Sequence[Shape]) -> Iterator[_Change]:
-        repaired = {key_of(rule) for repair in self.repairs for rule in repair.rules}
+        repaired = {key_of(rule) for kept in self.kept for rule in kept.repair.rules}
         for alternative in alternatives(self.plan, self.pairs.targets.get(path, ()), maps):
             if not repaired & {key_of(rule) for rule in alternative.rules}:
-                repair = Repair(alternative.what, alternative.rules, alternative.lines, path)
-                yield repair, partial(self._written, alternative)
+                repair = Repair(alternative.what, alternative.rules, path)
+                yield _Change(repair, partial(self._written, alternative), alternative)
 
     def _twins(self, paths: Sequence[str]) -> Iterator[_Change]:
         for path in paths:
             for change in twins.changes(self.module, path) if path else ():
-                yield Repair(change.what, module=path), change.made
+                yield _Change(Repair(change.what, module=path), change.made)
 
     @contextlib.contextmanager
     def _written(self, alternative: Alternative) -> Iterator[None]:
@@ -251,8 +275,8 @@ class _Search:
         given = values(self.plan, self.checkpoint, alternative)
         # Of their own: the arrays share the module's memory, which is about to change.
         before = {name: array.copy() for name, array in modules.values(self.module, list(given)).items()}
-        self._put(given)
         try:
+            self._put(given)
             yield
         finally:
             self._put(before)
@@ -270,25 +294,33 @@ class _Search:
         """
         best: _Change | None = None
         farthest = _position(trace)
-        for repair, make in itertools.islice(changes, min(limit, MAX_TRIED - len(self.tried))):
-            self.tried.append(repair.what)
+        room = min(limit, MAX_TRIED - len(self.tried))
+        for number, change in enumerate(changes):
+            if number == room:
+                self.cut.append(change.repair.module)
+                break
+            try:
+                with change.made():
+                    reached = self._reached(trace, change.repair)
+            except (MappingError, ModuleError):
+                # What does not fit, or cannot be run, mends nothing.
+                continue
+            self.tried.append(change.repair.what)
             self.progress(len(self.tried), MAX_TRIED)
-            with contextlib.suppress(T2TError):  # what cannot be run mends nothing
-                with make():
-                    reached = self._reached(trace, repair)
-                if reached is None:
-                    self._keep(repair, make)
-                    return None
-                if reached > farthest:
-                    best, farthest = (repair, make), reached
+            if reached is None:
+                self._keep(change)
+                return None
+            if reached > farthest:
+                best, farthest = change, reached
         if best is None:
             return trace
-        self._keep(*best)
+        self._keep(best)
         return self._pairs().trace(only_first=True)
 
     def _pairs(self, *more: Repair) -> Pairs:
         """What pairs with which module now."""
-        return self.pairs.rewired(rule for repair in (*self.repairs, *more) for rule in repair.rules)
+        repairs = (*(kept.repair for kept in self.kept), *more)
+        return self.pairs.rewired(rule for repair in repairs for rule in repair.rules)
 
     def _reached(self, trace: Trace, repair: Repair) -> float | None:
         """How far the run agrees with this change, None where all outputs do."""
@@ -297,13 +329,31 @@ class _Search:
             found = self._pairs(repair).trace(only_first=True)
             if found.first is not None:
                 return _position(found)
-        if all(compare(self.module, draw, self.verify).proven for draw in self.draws):
+        if all(compare(self.module, draw, self.verify).proven for draw in by_draw(self.recording)):
             return None
         return _position(found) if found is not None else 0
 
-    def _keep(self, repair: Repair, make: Callable[[], AbstractContextManager[None]]) -> None:
-        self.undo.enter_context(make())
-        self.repairs.append(repair)
+    def _keep(self, change: _Change) -> None:
+        self.undo.enter_context(change.made())
+        self.kept.append(change)
+
+    def prune(self) -> bool:
+        """
+        Leave out what turned out to be needless, in the module as it was; whether the rest makes the outputs agree.
+
+        A change can lead farther by what it pairs with, and not be needed in the end.
+        """
+        for change in list(self.kept) if len(self.kept) > 1 else ():
+            rest = [kept for kept in self.kept if kept is not change]
+            if self._is_proven(rest):
+                self.kept[:] = rest
+        return self._is_proven(self.kept)
+
+    def _is_proven(self, changes: Sequence[_Change]) -> bool:
+        with contextlib.ExitStack() as made:
+            for change in changes:
+                made.enter_context(change.made())
+            return compare(self.module, self.recording, self.verify).proven
 
 
 def _position(trace: Trace) -> float:

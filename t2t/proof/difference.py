@@ -246,7 +246,7 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if args and isinstance(args[0], torch.Tensor) and isinstance(made, torch.Tensor):
+        if args and all(isinstance(one, torch.Tensor) and not one.is_nested for one in (args[0], made)):
             before, after = tuple(args[0].shape), tuple(made.shape)
             flattened = len(before) in {3, 4, 5} and len(after) == 2
             if flattened and after[0] == before[0] and after[1] == math.prod(before[1:]):
@@ -258,6 +258,8 @@ class _Watch(TorchFunctionMode):
         """Hooks on these modules, which are gone afterwards."""
         with contextlib.ExitStack() as stack:
             for path, module in paths.items():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # it takes no hooks
                 before = module.register_forward_pre_hook(self._before(path), with_kwargs=True)
                 after = module.register_forward_hook(self._after(path), with_kwargs=True)
                 stack.callback(before.remove)
@@ -324,7 +326,8 @@ def _floating(values: Any) -> list[torch.Tensor]:
     """The tensors of real floating numbers in whatever holds them."""
     found = []
     for leaf in pytree.tree_leaves(values):
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.layout == torch.strided:
+        is_plain = isinstance(leaf, torch.Tensor) and not leaf.is_nested and leaf.layout == torch.strided
+        if is_plain and leaf.is_floating_point():
             found.append(leaf)
     return found
 

@@ -31,6 +31,9 @@ from t2t.proof.originals import samples
 from t2t.proof.originals.original import MAX_LAYERS
 from t2t.tensors import Shape, TensorRef
 
+#: So many tensors before a layer are kept, and so many after it.
+MAX_AROUND = 8
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
@@ -101,6 +104,7 @@ def recognised(
         ends = sample(told["input"]), sample(told["output"])
         before = around(told["before"])
         before += tuple(one for operation, _ in before for one in passed.get(operation, ()))
+        before = before[:MAX_AROUND]
         if variables:
             layers.append(Layer(told["operation"], told["kind"], variables, *ends, before, around(told["after"])))
             continue
@@ -204,6 +208,8 @@ def unpacked(meta: Mapping[str, Any], values: Array | None) -> Inside:
     def around(told: Any) -> tuple[tuple[str, Sample], ...]:
         if not (_is_list(told) and all(_is_list(one) and len(one) == 2 and isinstance(one[0], str) for one in told)):
             raise ValueError("a layer cannot be read")
+        if len(told) > MAX_AROUND:
+            raise ValueError(f"a layer has more than {MAX_AROUND} tensors around it")
         return tuple((operation, taken) for operation, number in told if (taken := sample(number)) is not None)
 
     made = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -119,12 +119,6 @@ def compared(
     return [*problems, *(_unproven(at, rows, plan.mapping) for at, rows in unproven.items())]
 
 
-def facts(flow: Dataflow, ref: TensorRef, needed: Set[int] | None = None) -> list[Use]:
-    """What the `needed` operations of the graph do with the checkpoint's variable; nothing where it is not there."""
-    found = places(flow, ref.key, ref.full_name or ref.name, ref.shape)
-    return uses(flow, found[0], ref.shape, needed) if len(found) == 1 else []
-
-
 def _places(flow: Dataflow, rule: Rule, index: int, ref: TensorRef, *, is_shared: bool) -> list[int]:
     """Where the graph may have the variable; where `select` reads its average, it computes with the plain one."""
     if rule.shadowed:
@@ -142,7 +136,7 @@ def _fetched(mapping: MappingFile, flow: Dataflow) -> list[Result] | None:
         operation, _, output = name.partition(":")
         if name in outputs:
             found.append(outputs[name])
-        elif operation in flow.names and (output or "0").isdecimal():
+        elif operation in flow.names and (output or "0").isdecimal() and len(output) < 9:
             found.append((flow.names[operation], int(output or 0)))
         else:
             return None

@@ -281,7 +281,7 @@ def _result(code: int, path: str, noise: str, verify: Verify) -> dict[str, Any]:
         text = f"{_who(verify.reference)} ended with exit status {code} and no result"
         hint = "what it runs ended the process: --format full shows what it printed last"
         raise OriginalError(Problem("T2T902", text, verify.at, hint, details=_last_lines(noise))) from None
-    if code == 0:
+    if code == 0 and "inside" not in report:
         return report
     if report.get("inside") == "begun":
         text = f"{_who(verify.reference)} ended with exit status {code}"

@@ -6,18 +6,21 @@ import math
 from typing import Any
 
 from t2t.names import shown
-from t2t.proof.diagnosis import Diagnosis, Repair
+from t2t.proof.diagnosis import Diagnosis
 from t2t.proof.difference import Call, End
 
 #: So many layers around the first that differs are shown where not all are.
 BEFORE, AFTER = 4, 3
+
+#: So many rows to paste are shown where not all are.
+MAX_ROWS = 8
 
 #: Names of operations are cut to so many characters, at the beginning.
 MAX_NAME = 48
 
 HEADER = ("layer", "class", "TensorFlow", "in", "out", "")
 
-_FIRST = "<- the first that differs"
+_FIRST, _OWN = "<- the first that differs", "<- where it goes wrong"
 
 
 def table(diagnosis: Diagnosis, *, whole: bool) -> list[list[str]]:
@@ -28,7 +31,8 @@ def table(diagnosis: Diagnosis, *, whole: bool) -> list[list[str]]:
     """
     calls = diagnosis.trace.calls
     first = diagnosis.first
-    rows = [_row(call, is_first=number == first) for number, call in enumerate(calls)]
+    mark = _FIRST if first == diagnosis.trace.first else _OWN
+    rows = [_row(call, mark if number == first else "") for number, call in enumerate(calls)]
     if whole or first is None:
         return rows
     start, stop = max(0, first - BEFORE), first + AFTER + 1
@@ -36,11 +40,11 @@ def table(diagnosis: Diagnosis, *, whole: bool) -> list[list[str]]:
     return [*(left if start else []), *rows[start:stop], *(left if stop < len(rows) else [])]
 
 
-def _row(call: Call, *, is_first: bool) -> list[str]:
+def _row(call: Call, mark: str) -> list[str]:
     name = shown(call.module) + (f" ({call.number + 1})" if call.number else "")
     operation = next((end.operation for end in (call.output, call.input) if end is not None), "")
     ends = _share(call.input), _share(call.output)
-    return [name, shown(call.kind), _ended(shown(operation)), *ends, _FIRST if is_first else ""]
+    return [name, shown(call.kind), _ended(shown(operation)), *ends, mark]
 
 
 def _ended(name: str) -> str:
@@ -64,28 +68,35 @@ def lines(diagnosis: Diagnosis, *, whole: bool) -> list[str]:
     if diagnosis.repairs:
         several = ", all of it together" if len(diagnosis.repairs) > 1 else ""
         told.append(f"what passes{several}:" if diagnosis.passes else "what mends a part of it, and is not enough:")
-    for repair in diagnosis.repairs:
-        told.append(f"  {repair.what}{_where(repair)}")
-        told += [f"    - {line}" if line != "..." else "    ..." for line in repair.lines]
+    whats = [repair.what for repair in diagnosis.repairs]
+    if diagnosis.lines and len(whats) == 1:
+        told.append(f"  {whats[0]}, {_where(diagnosis)}")
+    else:
+        told += [f"  {what}" for what in whats] + ([f"  {_where(diagnosis)}"] if diagnosis.lines else [])
+    shown_lines = diagnosis.lines if whole else diagnosis.lines[:MAX_ROWS]
+    told += [f"    - {line}" for line in shown_lines]
+    if len(shown_lines) < len(diagnosis.lines):
+        told.append(f"    and {len(diagnosis.lines) - MAX_ROWS} more; --format full shows them")
     if not diagnosis.passes:
-        told.append(f"{diagnosis.in_vain}{', so the rows may be right and the module is not' if whole else ''}")
+        told.append(diagnosis.in_vain)
         told += [f"  {what}" for what in dict.fromkeys(diagnosis.tried)] if whole else []
     return told
 
 
 def _nowhere(diagnosis: Diagnosis) -> str:
-    if not diagnosis.trace.calls:
+    ends = [end for call in diagnosis.trace.calls for end in (call.input, call.output) if end is not None]
+    if not ends:
         why = "no layer of the recording belongs to a module that is called"
         return f"{why}, so all rows were tried, not those of one layer; t2t record records what it can"
+    if all(end.verdict == "unlike" for end in ends):
+        return "no layer could be held against the recording: their sizes have nothing in common"
     return "every layer that is recorded agrees in draw 0: what differs is behind them, between them or in another draw"
 
 
-def _where(repair: Repair) -> str:
-    numbers = sorted({rule.at.line or 0 for rule in repair.rules})
-    if not numbers:
-        return ""
-    some = ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")
-    return f", in place of the row{'s' if len(numbers) > 1 else ''} in line{'s' if len(numbers) > 1 else ''} {some}:"
+def _where(diagnosis: Diagnosis) -> str:
+    some = ", ".join(map(str, diagnosis.replaces[:MAX_ROWS])) + (", ..." if len(diagnosis.replaces) > MAX_ROWS else "")
+    many = "s" if len(diagnosis.replaces) > 1 else ""
+    return f"in place of the row{many} in line{many} {some}:"
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -96,13 +107,15 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "repairs": [
             {
                 "what": repair.what,
-                "lines": list(repair.lines),
-                "at": sorted({rule.at.line or 0 for rule in repair.rules}),
+                "module": repair.module,
                 "targets": sorted({rule.target for rule in repair.rules}),
             }
             for repair in diagnosis.repairs
         ],
+        "lines": list(diagnosis.lines),
+        "replaces": list(diagnosis.replaces),
         "tried": list(diagnosis.tried),
+        "cut": diagnosis.is_cut,
         "layers": [
             {
                 "module": call.module,

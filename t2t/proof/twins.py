@@ -52,7 +52,7 @@ def changes(root: nn.Module, path: str) -> Iterator[TwinChange]:
     """What may be otherwise in the module at `path` inside `root`, likeliest first."""
     module = root.get_submodule(path)
     kind = type(module).__name__
-    own = getattr(module, "eps", None)
+    own = vars(module).get("eps")
     if isinstance(own, float):
         for eps in EPSILONS:
             if eps != own:

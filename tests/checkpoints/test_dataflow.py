@@ -63,6 +63,38 @@ def test_a_function_in_a_function_and_one_that_is_called_by_its_name() -> None:
     assert reads(made, "o/call/m") == [("o/call/s", 1), ("x", 0)]
 
 
+def test_a_named_output_is_its_own_result() -> None:
+    """In a function the number counts within one output: of an operation with several, the name says which."""
+    two = function("two", ["x"], [Node("s", "Split", ["x"])], {"one": "s:output:2", "other": "x"})
+    body = function(
+        "body",
+        ["a"],
+        [
+            Node("n", "FusedBatchNormV3", ["a", "a", "a", "a", "a"]),
+            Node("b", "Switch", ["a", "n:batch_variance:0"]),
+            Node("m", "Merge", ["b:output_true:0", "n:y:0"]),
+            Node("c", "two", ["m:value_index:0"]),
+            Node("call", "PartitionedCall", ["b:output_false:0"], {"f": Func("two")}),
+            Node("r", "Add", ["c:other:0", "c:one:0"]),
+            Node("q", "Add", ["call:output:1", "call:output:0"]),
+        ],
+        {"y": "r:z:0"},
+    )
+    made = flow([Node("x", "Placeholder"), Node("f", "PartitionedCall", ["x"], {"f": Func("body")})], body, two)
+
+    assert reads(made, "f/b") == [("x", 0), ("f/n", 2)]
+    assert reads(made, "f/m") == [("f/b", 1), ("f/n", 0)]
+    assert reads(made, "f/r") == [("f/m", 1), ("f/c/s", 2)]
+    assert reads(made, "f/q") == [("f/b", 0), ("f/call/s", 2)]
+
+
+def test_an_output_that_an_operation_has_not() -> None:
+    body = function("body", ["a"], [Node("b", "Switch", ["a", "a"]), Node("r", "Relu", ["b:output:1"])], {"y": "a"})
+
+    with pytest.raises(Corrupt, match=r"^an operation reads b:output:1, which is not there$"):
+        flow([Node("x", "Placeholder"), Node("f", "PartitionedCall", ["x"], {"f": Func("body")})], body)
+
+
 def test_a_branch_and_a_loop_depend_on_their_bodies() -> None:
     nodes = [
         Node("p", "Placeholder"),
@@ -140,6 +172,72 @@ def test_functions_that_make_a_long_graph_of_a_short_one_are_refused(monkeypatch
 
     with pytest.raises(Corrupt, match=r"^with its functions it has more than 10000 operations$"):
         flow(nodes, *functions)
+
+
+X = Node("x", "Placeholder")
+
+
+def calling(count: int, **attributes: Func) -> list[Node]:
+    return [Node(f"c{i}", "PartitionedCall", ["x"], attributes) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "functions"),
+    [
+        # results of a function without operations
+        (calling(40, f=Func("f")), [function("f", ["a"], [], {f"y{i}": "a" for i in range(40)})]),
+        # what the caller gives
+        (
+            [Node(f"c{i}", "PartitionedCall", ["x"] * 40, {"f": Func("f")}) for i in range(40)],
+            [function("f", [], [], {})],
+        ),
+        # what the operations of a function read
+        (calling(40, f=Func("f")), [function("f", ["a"], [Node("n", "AddN", ["a"] * 40)], {})]),
+        # every branch is given all
+        (
+            [Node("c", "If", ["x"] * 600, {key: Func("f") for key in ("then_branch", "else_branch")})],
+            [function("f", [], [], {})],
+        ),
+        # calls of nothing by a function's operations
+        (
+            calling(40, f=Func("f")),
+            [
+                function("f", ["a"], [Node(f"n{i}", "While", (), {"body": Func("g")}) for i in range(20)], {}),
+                function("g", [], [], {}),
+            ],
+        ),
+    ],
+    ids=["results", "given", "inputs", "branches", "calls"],
+)
+def test_what_functions_read_and_give_is_bounded(
+    nodes: Sequence[Node], functions: Sequence[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function may have no operation at all, and yet a thousand results in a thousand places."""
+    nodes = [X, *nodes]
+    assert len(flow(nodes, *functions).operations) < 2000
+    monkeypatch.setattr(dataflow, "MAX_RESULTS", 1000)
+
+    with pytest.raises(Corrupt, match=r"^its functions read and give more than 1000 results$") as raised:
+        flow(nodes, *functions)
+    assert raised.value.code == "T2T611"
+
+
+def test_results_do_not_grow_with_the_calls() -> None:
+    """2000 calls of 2000 results are four million."""
+    function_ = function("f", ["a"], [], {f"y{i}": "a" for i in range(2000)})
+
+    with pytest.raises(Corrupt, match=r"^its functions read and give more than 2000000 results$"):
+        flow([X, *calling(2000, f=Func("f"))], function_)
+
+
+def test_names_do_not_grow_with_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataflow, "MAX_CHARACTERS", 1000)
+    long = function("f", ["a"], [Node("n" * 300, "Exp", ["a"])], {})
+
+    assert len(flow([X, *calling(3, f=Func("f"))], long).operations) == 7
+    with pytest.raises(Corrupt, match=r"^the names in its functions have more than 1000 characters$") as raised:
+        flow([X, *calling(4, f=Func("f"))], long)
+    assert raised.value.code == "T2T611"
 
 
 def test_a_function_that_calls_itself_is_refused() -> None:

@@ -177,7 +177,7 @@ def test_accuracy_is_computed_on_both_sides(verify_of: VerifyOf, tmp_path: Path)
             "T2T501",
             "y: max|Δ| 1 exceeds 1.10e-05 (1e-06 + 1e-05 x 1 max|TF|), accuracy 0.2500 against TensorFlow's 0.7500",
             verify.at,
-            "t2t verify finds the first layer that differs, and what would have passed, unless told not to",
+            "t2t verify without --no-diagnosis finds the first layer that differs, and what would have passed",
             details=("worst at [1, 0] of [4, 3], draw 0: tensorflow 0, torch 1",),
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +16,10 @@ from torch import nn
 
 import t2t
 from t2t import nn as twins
-from t2t.problems import Problem
+from t2t.problems import CheckpointError, Problem
 from t2t.proof.compare import Comparison, compare
-from t2t.proof.diagnosis import MAX_TRIED, Diagnosis, diagnose
+from t2t.proof.diagnosis import MAX_TRIED, Diagnosis, Repair, _Change, _Search, diagnose
+from t2t.proof.difference import Pairs
 from t2t.proof.layers import Inside, Layer
 from t2t.proof.recording import Draw, Recording
 from t2t.verification import Verify
@@ -43,7 +45,7 @@ def diagnosed(
     assert all_of(module) == before
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # type: ignore[index]
     assert told == [(number + 1, MAX_TRIED) for number in range(len(found.tried))]
-    if found.passes and all(repair.lines for repair in found.repairs):
+    if found.passes and all(repair.rules for repair in found.repairs):
         filled(module, pasted(rows, found), values)
         assert compare(module, recording, verify).proven
     return found
@@ -51,13 +53,12 @@ def diagnosed(
 
 def pasted(rows: Sequence[str], found: Diagnosis) -> list[str]:
     """The rows of the repairs in place of those that they are of."""
-    replaced = {rule.at.line for repair in found.repairs for rule in repair.rules}
-    kept = [row for number, row in enumerate(rows, 5) if number not in replaced]
-    return [*kept, *(line for repair in found.repairs for line in repair.lines)]
+    kept = [row for number, row in enumerate(rows, 5) if number not in found.replaces]
+    return [*kept, *found.lines]
 
 
 def said(found: Diagnosis) -> list[str]:
-    return [line for repair in found.repairs for line in repair.lines or (repair.what,)]
+    return [*found.lines, *(repair.what for repair in found.repairs if not repair.rules)]
 
 
 # --- two dense layers ---
@@ -106,7 +107,7 @@ def test_a_tensor_that_layers_name_and_nobody_recorded_is_a_note(verify_of: Veri
     diagnose(module, plan, memory, recorded(X, y, layers), verify, note=told.append)
 
     text = r"the recording does not have what layers name: hidden:0, \x1b"
-    assert told == [Problem("T2T502", text, verify.at, f"run t2t record {verify.at.path}", severity="note")]
+    assert told == [Problem("T2T503", text, verify.at, f"run t2t record {verify.at.path}", severity="note")]
     told.clear()
     diagnose(module, plan, memory, recorded(X, y, layers), verify_of(), note=told.append)
     assert told == []
@@ -158,7 +159,7 @@ def test_two_mistakes_at_once_are_mended_together(verify_of: VerifyOf) -> None:
     assert (found.place, found.passes, len(found.repairs)) == ("first", True, 2)
     assert [repair.rules[0].target for repair in found.repairs] == ["first.weight", "second.weight"]
     assert found.at.line == 5  # type: ignore[union-attr]
-    assert found.hint == f"first is the first layer that differs; what passes is {' and '.join(said(found))}"
+    assert found.hint == f"first is the first layer that differs; what passes is {', '.join(said(found))}"
 
 
 def test_where_nothing_passes_it_says_what_was_tried(verify_of: VerifyOf) -> None:
@@ -172,7 +173,7 @@ def test_where_nothing_passes_it_says_what_was_tried(verify_of: VerifyOf) -> Non
     assert all("second" in what or "axes" in what or "permute" in what for what in found.tried)
     assert found.hint == (
         f"second is the first layer that differs; {len(found.tried)} changes of rows and of the module tried, and none "
-        "makes the outputs agree"
+        "makes the outputs agree; look at what its forward() does around it"
     )
 
 
@@ -186,7 +187,7 @@ def test_what_is_mended_in_part_does_not_pass(verify_of: VerifyOf) -> None:
     assert [repair.rules[0].target for repair in found.repairs] == ["first.weight"]
     assert found.hint == (
         f"first is the first layer that differs; {len(found.tried)} changes of rows and of the module tried, and none "
-        "makes the outputs agree"
+        "makes the outputs agree; look at what its forward() does around it"
     )
 
 
@@ -198,7 +199,7 @@ def test_a_name_of_verifys_that_is_not_recorded_is_noted(verify_of: VerifyOf) ->
     diagnose(net, plan, memory, recorded(X, y, layers), verify, note=notes.append)
 
     (note,) = notes
-    assert (note.code, note.severity, note.at) == ("T2T502", "note", verify.at)
+    assert (note.code, note.severity, note.at) == ("T2T503", "note", verify.at)
     assert note.message == r"the recording does not have what layers name: hidden:0, other\x1b:0"
     assert note.hint == f"run t2t record {verify.at.path}"
 
@@ -220,7 +221,65 @@ def test_nothing_to_try_is_told(verify_of: VerifyOf) -> None:
     found = diagnosed(One(), ["{tf: kernel, torch: only.weight, axes: i o -> o i}"], values, made, verify_of())
 
     assert (found.passes, found.tried) == (False, ())
-    assert found.hint == "only is the first layer that differs; no known change of its rows or of the module fits"
+    assert found.hint == (
+        "only is the first layer that differs; no known change of its rows or of the module fits; look at what its "
+        "forward() does around it"
+    )
+
+
+class Broken(nn.Linear):
+    """A layer with an attribute that cannot be set."""
+
+    @property
+    def eps(self) -> float:
+        return 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["scripted", "read-only"])
+def test_a_module_that_takes_no_hooks_and_no_attribute_is_passed_over(kind: str, verify_of: VerifyOf) -> None:
+    """What cannot be looked at or changed stands in nobody's way."""
+    values, layers, y = original()
+    net = Net(0.5)
+    net.second = torch.jit.script(nn.Linear(4, 4)) if kind == "scripted" else Broken(4, 4)  # type: ignore[assignment]
+    plan, memory = filled(net, RIGHT, values)
+    found = diagnose(net, plan, memory, recorded(X, y, layers), verify_of())
+
+    assert found.passes is False
+    assert [call.module for call in found.trace.calls] == (["first"] if kind == "scripted" else ["first", "second"])
+
+
+def test_a_change_that_is_not_needed_in_the_end_is_left_out(verify_of: VerifyOf) -> None:
+    """Kept on the way, it led farther; without it the outputs agree, too."""
+    values, layers, y = original()
+    rows = [row("first", axes="i o -> i o"), *RIGHT[1:]]
+    net, verify = Net(), verify_of()
+    plan, memory = filled(net, rows, values)
+    made = recorded(X, y, layers)
+    with contextlib.ExitStack() as undo:
+        search = _Search(net, plan, memory, made, verify, Pairs(net, plan, made, verify), lambda *_: None, undo)
+        assert search.run(search.pairs.trace(only_first=True))
+        (needed,) = search.kept
+        search.kept.insert(0, _Change(Repair("nothing"), contextlib.nullcontext))
+
+    assert search.prune()
+    assert search.kept == [needed]
+    search.kept.clear()
+    assert not search.prune()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_change_that_failed(
+    verify_of: VerifyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, layers, y = original()
+    net = Net()
+    plan, memory = filled(net, [row("first", axes="i o -> i o"), *RIGHT[1:]], values)
+    gone = CheckpointError(Problem("T2T602", "gone"))
+    monkeypatch.setattr(memory, "view", lambda *_: (_ for _ in ()).throw(gone))
+    monkeypatch.setattr(memory, "read", lambda *_: (_ for _ in ()).throw(gone))
+
+    with pytest.raises(CheckpointError, match="gone"):
+        diagnose(net, plan, memory, recorded(X, y, layers), verify_of())
 
 
 def test_without_layers_all_rows_are_tried(verify_of: VerifyOf) -> None:
@@ -319,7 +378,7 @@ def test_another_epsilon_is_the_twins_fault(verify_of: VerifyOf) -> None:
 
     assert (found.place, found.passes, found.at) == ("norm", True, None)
     assert said(found) == ["norm (LayerNorm) with eps=0.001 for 1e-05"]
-    assert (found.repairs[0].rules, found.repairs[0].lines) == ((), ())
+    assert (found.repairs[0].rules, found.lines, found.replaces) == ((), (), ())
     assert found.hint == (
         "norm is the first layer that differs; what passes is norm (LayerNorm) with eps=0.001 for 1e-05"
     )
@@ -463,7 +522,7 @@ GALLERY = {
         "toy-transformers/CyberZHG+keras-gpt-2/toy_checkpoint/model.ckpt",
         [(RECIPE, WRONG_RECIPE)],
         "transformer.h.0.ln_1",
-        24,
+        15,  # the recipe's own row
     ),
     "two at once": (
         "madry",

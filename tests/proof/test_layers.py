@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from t2t.problems import CheckpointError
 from t2t.proof import recording
-from t2t.proof.layers import MAX_ELEMENTS, MAX_RANK, Inside, Layer, Sample, packed, recognised, unpacked
+from t2t.proof.layers import MAX_AROUND, MAX_ELEMENTS, MAX_RANK, Inside, Layer, Sample, packed, recognised, unpacked
 from t2t.proof.originals import samples
 from t2t.proof.originals.original import MAX_LAYERS
 from t2t.proof.recording import Draw, Recording
@@ -147,6 +147,19 @@ def test_what_lies_before_an_operation_that_is_left_out_lies_before_the_next_one
 
     (found,) = recognised({"layers": [mul, add]}, numbers, {}, checkpoint({"b": BIAS})).layers
     assert [(name, sample.values[0]) for name, sample in found.before] == [("mul", 2), ("mul", 1), ("x", 0)]
+
+
+def test_no_more_than_a_few_tensors_around_a_layer_are_kept_and_none_taken() -> None:
+    one: dict[str, Any] = {"shape": [1], "scale": 1.0, "member": "m"}
+    layer: dict[str, Any] = {"operation": "o", "kind": "Mul", "variables": [told("k")], "input": one, "output": one}
+    layer |= {"before": [{"operation": f"x{n}", **one} for n in range(MAX_AROUND + 1)], "after": []}
+
+    inside = recognised({"layers": [layer]}, {"m": np.ones(1, np.float32)}, {}, checkpoint({"k": KERNEL}))
+    assert [len(found.before) for found in inside.layers] == [MAX_AROUND]
+    meta, values = packed(inside)
+    meta["layers"][0][5] *= 2
+    with pytest.raises(ValueError, match=f"^a layer has more than {MAX_AROUND} tensors around it$"):
+        unpacked(meta, values)
 
 
 def test_a_folded_variable_names_a_layer_by_what_goes_in_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -30,18 +31,27 @@ def call(name: str, first: Verdict | None = "agrees", last: Verdict | None = "ag
 
 
 def diagnosis(
-    *calls: Call, place: str = "", repairs: tuple[Repair, ...] = (), passes: bool = False, tried: int = 0
+    *calls: Call,
+    place: str = "",
+    repairs: tuple[Repair, ...] = (),
+    passes: bool = False,
+    tried: int = 0,
+    rows: Sequence[tuple[str, int]] = (),
 ) -> Diagnosis:
-    return Diagnosis(place, Trace(calls, (), ()), repairs, passes, tuple(f"change {n}" for n in range(tried)))
+    """`rows` are those to paste, each with the line that it replaces."""
+    words = tuple(f"change {n}" for n in range(tried))
+    lines, replaces = tuple(row for row, _ in rows), tuple(line for _, line in rows)
+    return Diagnosis(place, Trace(calls, (), ()), repairs, passes, words, False, lines, replaces)
 
 
 def repair(*rows: str, what: str = "another order", at: int = 5) -> Repair:
     """The repair of these rows, which stand from line `at`."""
     made = read(HEAD + "\n" * (at - 5) + "".join(f"- {row}\n" for row in rows))
-    return Repair(what, made.rules, rows)
+    return Repair(what, made.rules)
 
 
 ROW = "{tf: a, torch: b.weight, axes: i o -> o i}"
+LOOK = "look at what its forward() does around it"
 CALLS = [call(f"layer{n}") for n in range(6)]
 WRONG = [call("wrong", "agrees", "differs")]
 REST = [call(f"after{n}", "differs", "differs") for n in range(5)]
@@ -115,7 +125,7 @@ def test_of_a_long_name_the_end_is_shown() -> None:
 
 
 def test_what_passes_is_told_with_the_rows_to_paste() -> None:
-    found = diagnosis(*WRONG, repairs=(repair(ROW, at=7),), passes=True, tried=3)
+    found = diagnosis(*WRONG, repairs=(repair(ROW, at=7),), passes=True, tried=3, rows=[(ROW, 7)])
 
     for whole in (False, True):
         assert told.lines(found, whole=whole) == [
@@ -128,15 +138,31 @@ def test_what_passes_is_told_with_the_rows_to_paste() -> None:
 def test_more_than_one_repair_is_all_of_it_together() -> None:
     rows = [f"{{tf: a{n}, torch: b{n}.weight}}" for n in range(5)]
     repairs = (repair(*rows, what="exchanged"), Repair("norm (LayerNorm) with eps=0.001 for 1e-05"))
-    repairs = (replace(repairs[0], lines=(rows[0], "...")), repairs[1])
+    found = diagnosis(*WRONG, repairs=repairs, passes=True, rows=[(row, 5 + n) for n, row in enumerate(rows)])
 
-    assert told.lines(diagnosis(*WRONG, repairs=repairs, passes=True), whole=False) == [
+    assert told.lines(found, whole=False) == [
         "what passes, all of it together:",
-        "  exchanged, in place of the rows in lines 5, 6, 7, 8, ...:",
-        f"    - {rows[0]}",
-        "    ...",
+        "  exchanged",
         "  norm (LayerNorm) with eps=0.001 for 1e-05",
+        "  in place of the rows in lines 5, 6, 7, 8, 9:",
+        *(f"    - {row}" for row in rows),
     ]
+
+
+def test_many_rows_are_told_whole_only_in_full() -> None:
+    rows = [f"{{tf: a{n}, torch: b{n}.weight}}" for n in range(10)]
+    made = [(row, 5 + n) for n, row in enumerate(rows)]
+    found = diagnosis(*WRONG, repairs=(repair(*rows, what="exchanged"),), passes=True, rows=made)
+
+    assert told.lines(found, whole=False) == [
+        "what passes:",
+        "  exchanged, in place of the rows in lines 5, 6, 7, 8, 9, 10, 11, 12, ...:",
+        *(f"    - {row}" for row in rows[:8]),
+        "    and 2 more; --format full shows them",
+    ]
+    assert told.lines(found, whole=True)[2:] == [f"    - {row}" for row in rows]
+    passes = f"what passes is {', '.join(rows[:3])} and 7 more, see t2t verify"
+    assert found.hint == f"wrong is the first layer that differs; {passes}"
 
 
 def test_what_was_tried_in_vain_is_counted_and_listed_in_full() -> None:
@@ -144,29 +170,49 @@ def test_what_was_tried_in_vain_is_counted_and_listed_in_full() -> None:
     again = replace(found, tried=(*found.tried, "change 0"))
 
     assert told.lines(found, whole=False) == [
-        "2 changes of rows and of the module tried, and none makes the outputs agree"
+        f"2 changes of rows and of the module tried, and none makes the outputs agree; {LOOK}"
     ]
     assert told.lines(again, whole=True) == [
-        "3 changes of rows and of the module tried, and none makes the outputs agree, so the rows may be right and the "
-        "module is not",
+        f"3 changes of rows and of the module tried, and none makes the outputs agree; {LOOK}",
         "  change 0",
         "  change 1",
     ]
     assert told.lines(replace(found, tried=found.tried[:1]), whole=False) == [
-        "1 change of rows and of the module tried, and none makes the outputs agree"
+        f"1 change of rows and of the module tried, and none makes the outputs agree; {LOOK}"
     ]
-    assert told.lines(replace(found, tried=()), whole=False) == ["no known change of its rows or of the module fits"]
+    assert told.lines(replace(found, is_cut=True, place=""), whole=False) == [
+        "2 changes of rows and of the module tried, and none makes the outputs agree, and there are more; look at what "
+        "forward() does"
+    ]
+    assert told.lines(replace(found, tried=()), whole=False) == [
+        f"no known change of its rows or of the module fits; {LOOK}"
+    ]
 
 
 def test_what_mends_a_part_is_told_as_that() -> None:
-    found = diagnosis(*WRONG, repairs=(repair(ROW),), tried=2)
+    found = diagnosis(*WRONG, place="wrong", repairs=(repair(ROW),), tried=2, rows=[(ROW, 5)])
 
     assert told.lines(found, whole=False) == [
         "what mends a part of it, and is not enough:",
         "  another order, in place of the row in line 5:",
         f"    - {ROW}",
-        "2 changes of rows and of the module tried, and none makes the outputs agree",
+        f"2 changes of rows and of the module tried, and none makes the outputs agree; {LOOK}",
     ]
+
+
+def test_where_nothing_could_be_compared_nothing_is_said_to_agree() -> None:
+    found = diagnosis(call("a", "unlike", "unlike"), call("b", None, "unlike"), tried=1)
+
+    assert told.lines(found, whole=False)[0] == (
+        "no layer could be held against the recording: their sizes have nothing in common"
+    )
+
+
+def test_a_module_that_was_mended_behind_the_first_difference_is_marked_as_that() -> None:
+    found = diagnosis(*WRONG, call("parent", "differs", "differs"), place="parent")
+
+    assert [row[-1] for row in told.table(found, whole=True)] == ["", "<- where it goes wrong"]
+    assert found.hint == f"parent is where it goes wrong; no known change of its rows or of the module fits; {LOOK}"
 
 
 def test_where_no_layer_differs_it_says_why_nothing_is_marked() -> None:
@@ -189,20 +235,26 @@ VERIFY = Verify(Location("m.yaml", 9, 1), (), None, (), {}, {}, 1, 1e-5, 1e-6, N
     ("found", "at", "hint"),
     [
         (
-            diagnosis(*WRONG, place="wrong", repairs=(repair(ROW, at=8), repair(ROW, at=7)), passes=True),
+            diagnosis(
+                *WRONG,
+                place="wrong",
+                repairs=(repair(ROW, at=8), repair(ROW, at=7)),
+                passes=True,
+                rows=[(ROW, 7), (ROW, 8)],
+            ),
             "m.yaml:7:3",
-            f"wrong is the first layer that differs; what passes is {ROW} and {ROW}",
+            f"wrong is the first layer that differs; what passes is {ROW}, {ROW}",
         ),
         (
             diagnosis(*WRONG, place="wrong", repairs=(repair(ROW, at=7),)),
             "m.yaml:9:1",
-            "wrong is the first layer that differs; no known change of its rows or of the module fits",
+            f"wrong is the first layer that differs; no known change of its rows or of the module fits; {LOOK}",
         ),
         (
             diagnosis(*WRONG, place=EVIL, tried=1),
             "m.yaml:9:1",
             f"wrong is the first layer that differs, most likely because of {SHOWN}; 1 change of rows and of the "
-            "module tried, and none makes the outputs agree",
+            f"module tried, and none makes the outputs agree; {LOOK}",
         ),
         (diagnosis(repairs=(Repair("an epsilon"),), passes=True), "m.yaml:9:1", "what passes is an epsilon"),
     ],
@@ -221,7 +273,9 @@ def test_the_problem_stands_at_the_row_to_change_with_the_way_out(found: Diagnos
 def test_the_document_has_all_of_it() -> None:
     odd = Call(EVIL, 1, "Linear", None, end("unlike", max_delta=math.nan))
     rows = ("{tf: a, torch: b.weight}", "{tf: c, torch: b.bias}")
-    document = told.as_json(diagnosis(*WRONG, odd, place="wrong", repairs=(repair(*rows),), passes=True, tried=1))
+    made = [(row, 5 + n) for n, row in enumerate(rows)]
+    found = diagnosis(*WRONG, odd, place="wrong", repairs=(repair(*rows),), passes=True, tried=1, rows=made)
+    document = told.as_json(found)
 
     assert (
         json.loads(json.dumps(document, allow_nan=False))
@@ -229,10 +283,11 @@ def test_the_document_has_all_of_it() -> None:
         == {
             "place": "wrong",
             "passes": True,
-            "repairs": [
-                {"what": "another order", "lines": list(rows), "at": [5, 6], "targets": ["b.bias", "b.weight"]}
-            ],
+            "repairs": [{"what": "another order", "module": "", "targets": ["b.bias", "b.weight"]}],
+            "lines": list(rows),
+            "replaces": [5, 6],
             "tried": ["change 0"],
+            "cut": False,
             "layers": [
                 {
                     "module": "wrong",

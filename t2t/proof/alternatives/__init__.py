@@ -8,8 +8,8 @@ The known other ways in which rows could have been written, each of which fits e
     numbers    a row without its `scale`, without its `add`
 
 Each is a change of rules, likeliest first, and followed by the same change in all rules of the same row, where those
-are more. Two that would give the same elements in the same order are one. Nothing here reads a value, but `values`,
-which leaves all of it to the plan and to `t2t.execute`.
+are more. Two that would give the same elements in the same order are one. `together` writes out several at once.
+Nothing here reads a value, but `values`, which leaves all of it to the plan and to `t2t.execute`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from t2t.plan import Plan
 from t2t.proof.alternatives import exchanges, gates, orders
-from t2t.proof.alternatives.changes import Alternative, Known, values
+from t2t.proof.alternatives.changes import Alternative, Known, together, values
 from t2t.tensors import Shape
 
-__all__ = ["Alternative", "alternatives", "values"]
+__all__ = ["Alternative", "alternatives", "together", "values"]
 
 
 def alternatives(plan: Plan, targets: Sequence[str], maps: Sequence[Shape] = ()) -> Iterator[Alternative]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from t2t import execute
@@ -15,25 +16,46 @@ from t2t.coverage import Part
 from t2t.execute import Array
 from t2t.plan import Plan
 from t2t.problems import Problem
-from t2t.proof.written import Key, Rows, key_of
+from t2t.proof.alternatives.rows import Rows, Written
+from t2t.proof.written import Key, key_of
 from t2t.rules import Lost, Rule
 from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Alternative:
     """
     Another way to write some rows: `what` it is in words, the `rules` as they would have to be, each of which writes a
     target (and `into`) that a rule of the mapping writes, and the same as rows ready to paste.
 
-    The `lines` replace the rows of the mapping that these rules come from. Where one rule of a row with <letters>
-    changes alone, they are rows without letters, for its names only; of a row that uses a recipe, they are the
-    recipe's rows. More than eight end in "...".
+    The `lines` take the place of the rows of the mapping's file that begin in the lines `replaces`, and stand for all
+    rules of those: where one rule of a row with <letters> changes alone, they are rows without letters, for all its
+    names; of a row that uses a recipe, they are the recipe's rows; where all rules of a row of the file's own recipe
+    change, that row. A letter or a recipe that no row uses any more is then stale, and told as such.
+
+    `changed` is what the lines are written for: the rules, and those of their rows that change with them and get the
+    same. `taken` says from whom, where targets are exchanged.
     """
 
     what: str
     rules: tuple[Rule, ...]
-    lines: tuple[str, ...]
+    changed: Mapping[Key, Rule] = field(repr=False)
+    taken: Mapping[Key, Key] = field(repr=False)
+    rows: Rows = field(repr=False, compare=False)
+
+    @cached_property
+    def _written(self) -> Written:
+        return self.rows.written(self.changed, self.taken)  # few of those that are tried are ever shown
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The rows to paste."""
+        return self._written.lines
+
+    @property
+    def replaces(self) -> tuple[int, ...]:
+        """The lines of the file in which the rows begin that these take the place of, in order."""
+        return self._written.replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,28 @@ def values(plan: Plan, checkpoint: Checkpoint, alternative: Alternative) -> dict
     assert not problems, problems
     assert {step.target for step in made.steps} == touched
     return dict(execute.tensors(made, checkpoint, {}, allow_nonfinite=True))
+
+
+def together(plan: Plan, alternatives: Sequence[Alternative]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """
+    The `lines` and `replaces` of several alternatives at once, in the order in which they are taken: where two change
+    one rule, it is as the later has it.
+    """
+    changed: dict[Key, Rule] = {}
+    taken: dict[Key, Key] = {}
+    done: set[Key] = set()
+    for alternative in alternatives:
+        moved = {key_of(rule) for rule in alternative.rules}
+        for key, rule in alternative.changed.items():
+            if key not in moved and key in done:
+                continue  # here it changes nothing
+            changed[key] = rule
+            taken.pop(key, None)
+            if key in alternative.taken:
+                taken[key] = alternative.taken[key]
+        done |= moved
+    made = Rows(plan).written(changed, taken)
+    return made.lines, made.replaces
 
 
 def inventory(plan: Plan, targets: set[str]) -> ModuleInventory:
@@ -129,7 +173,7 @@ class Known:
                 if key in changed or any(key_of(mate.rule) in changed for mate in self.rows.mates(self.parts[key]))
             }
             taken = {key: other for key, other in change.taken.items() if key in rows}
-            yield Alternative(change.what, tuple(changed.values()), self.rows.lines(rows, taken))
+            yield Alternative(change.what, tuple(changed.values()), rows, taken, self.rows)
         if change.wide is not None:
             yield from self.alternatives(change.wide, seen)
 

@@ -154,6 +154,8 @@ def _inside(
     if original.layers is not None:
         try:
             layers, members = _layers_report(original.layers(run_up_to_last()))
+            if len(layers) == MAX_LAYERS:
+                notes.append(f"only the first {MAX_LAYERS} layers are recorded")
         except Exception as error:  # noqa: BLE001 - a library's own inside fails in as many ways as there are versions
             notes.append(f"no layers are recorded: {cause(error)}")
     named: dict[str, Any] = {}
