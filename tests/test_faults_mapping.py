@@ -302,7 +302,7 @@ def too_much(folder: Path) -> None:
     }.items():
         mapping.write_bytes(data)
         told(folder, line, imported=[])
-        assert cpu_seconds(data) < 1
+        assert cpu_seconds(data) < 5  # of a reader that goes back and forth it would be minutes
 
 
 # --- 77-81: values and names ---
@@ -591,7 +591,8 @@ def a_shape_that_is_right_by_chance(folder: Path) -> None:
     done = server().run("mappings/madry.yaml", cwd=folder)
     checks = server().run("check", "mappings/madry.yaml", cwd=folder)
 
-    assert checks.code == 0
+    # The original's graph, which lies beside the checkpoint, has the flatten.
+    assert (checks.code, checks.out.count("T2T504 fc1.weight: axes 'a b -> b a' ignore the flatten")) == (1, 1)
     assert done.code == 1
     assert done.err == "note: T2T700 importing mappings.modules.madry:Madry\n"
     assert done.out == (

@@ -29,6 +29,8 @@ from t2t.proof.originals import samples
 from t2t.proof.originals.original import MAX_LAYERS, Layer, Leaf, Original
 from tests.proof.test_record import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 QUIET |= {"KERAS_BACKEND": "tensorflow"}

@@ -22,6 +22,8 @@ ULTRALIGHT = "ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB
 FFN = "ffn-fib25/google+ffn/models/fib25/model.ckpt-27465036"
 T2T = "t2t-transformer/tensorflow+tensor2tensor/transformer_test_ckpt/model.ckpt-1"
 BERT = "toy-transformers/CyberZHG+keras-bert/test_checkpoint/bert_model.ckpt"
+pytestmark = pytest.mark.slow
+
 TINY = "mlperf-tiny/mlcommons+tiny"
 RESNET = f"{TINY}/image_classification/trained_models/pretrainedResnet"
 KWS = f"{TINY}/keyword_spotting/trained_models/kws_ref_model_float32.tflite"
