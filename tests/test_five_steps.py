@@ -143,7 +143,7 @@ def test_the_plain_transpose_is_refused_and_an_older_output_stays(folder: Path, 
 
     done = _t2t(wrong, "-o", out, "--recording", recording)
 
-    assert _t2t("check", wrong).returncode == 0
+    assert _t2t("check", wrong).returncode == 1  # the graph beside the checkpoint says so
     assert done.returncode == 1
     line = done.stdout
     assert line.startswith(f"{wrong}:20:1: T2T501 logits: max|Δ| 26.6 exceeds 2.10e-04 (1e-06 + 1e-05 x ")
