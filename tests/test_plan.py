@@ -1234,5 +1234,5 @@ def test_small_mappings_that_mean_too_much_end_at_once() -> None:
         made_, problems = mapping.read(text.encode(), "m.yaml")
         if made_ is not None:
             plan.make(made_, variables(TensorRef("v", "float32", (4001, 4000))), None)
-        assert time.perf_counter() - start < 20, text[:80]
+        assert time.perf_counter() - start < 120, text[:80]  # what multiplies out would take days
         assert problems or "slice" in text
