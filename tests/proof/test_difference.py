@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
+from benchmarks.gallery import CHECKPOINTS
 from t2t.job import Job
 from t2t.problems import MappingError, ModuleError, Problem
 from t2t.proof.difference import Call, End, Pairs, Trace, layouts
@@ -752,27 +753,6 @@ def _lstm(x: Array, values: Mapping[str, Array]) -> Array:
 
 
 # --- the gallery ---
-
-#: The published weights of the gallery's mappings whose recordings have layers; "" is in the repository.
-CHECKPOINTS = {
-    "dtln": "dtln/breizhn+DTLN/model.h5",
-    "dtln_saved_model": "dtln/breizhn+DTLN/DTLN_norm_40h_saved_model",
-    "ffn": "ffn-fib25/google+ffn/models/fib25/model.ckpt-27465036",
-    "fsrcnn_x2": "fsrcnn/Saafke+FSRCNN_Tensorflow/CKPT_dir/x2/fsrcnn_ckpt",
-    "fsrcnn_x3": "fsrcnn/Saafke+FSRCNN_Tensorflow/CKPT_dir/x3/fsrcnn_ckpt",
-    "kws": "mlperf-tiny/mlcommons+tiny/keyword_spotting/trained_models/kws_ref_model",
-    "madry": "",
-    "resnet8": "mlperf-tiny/mlcommons+tiny/image_classification/trained_models/pretrainedResnet.h5",
-    "tensor2tensor": "t2t-transformer/tensorflow+tensor2tensor/transformer_test_ckpt/model.ckpt-1",
-    "toy_bert": "toy-transformers/CyberZHG+keras-bert/test_checkpoint/bert_model.ckpt",
-    "toy_gpt2": "toy-transformers/CyberZHG+keras-gpt-2/toy_checkpoint/model.ckpt",
-    "toy_xlnet_empty": "toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_empty/xlnet_model.ckpt",
-    "toy_xlnet_pre": "toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_pre/xlnet_model.ckpt",
-    "toy_xlnet_tune": "toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_tune/xlnet_model.ckpt",
-    "ultralight_rfb": "ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB/tf/export_models/RFB",
-    "ultralight_slim": "ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB/tf/export_models/slim",
-    "vww": "mlperf-tiny/mlcommons+tiny/visual_wake_words/trained_models/vww_96.h5",
-}
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import t2t
+from benchmarks.gallery import CHECKPOINTS
 from t2t.console import Console
 from t2t.problems import MappingError, ModuleError, UsageError
 from t2t.proof import precision
@@ -33,12 +34,6 @@ from tests.commands import ROOT, server
 from tests.gallery.shared import MAPPINGS, RECORDINGS, data
 
 VerifyOf = Callable[..., Verify]
-
-CHECKPOINTS = {
-    "kws": "mlperf-tiny/mlcommons+tiny/keyword_spotting/trained_models/kws_ref_model",
-    "ultralight_rfb": "ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB/tf/export_models/RFB",
-    "dtln": "dtln/breizhn+DTLN/model.h5",
-}
 
 DRAWN = Recording({}, (Draw({"x": np.ones((2, 3), np.float32)}, {"y": np.ones((2, 3), np.float32)}),), None, {})
 
@@ -96,7 +91,7 @@ def test_only_verify_takes_a_dtype() -> None:
 @pytest.mark.parametrize("name", ["madry", "kws", "ultralight_rfb"])
 def test_a_right_mapping_is_proven_in_every_dtype(name: str, dtype: str | None, least: float, most: float) -> None:
     """It is that dtype that computes: what a narrow one gives is by far not as close as float32's."""
-    checkpoint = data(CHECKPOINTS[name]) if name in CHECKPOINTS else None
+    checkpoint = data(CHECKPOINTS[name]) if CHECKPOINTS[name] else None
 
     done = t2t.verify(MAPPINGS / f"{name}.yaml", checkpoint=checkpoint, dtype=dtype)
 

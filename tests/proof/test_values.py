@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import t2t
+from benchmarks.gallery import CHECKPOINTS
 from t2t import execute
 from t2t.problems import Problem
 from t2t.proof.values import Values
@@ -332,40 +333,20 @@ def test_load_and_verify_tell_it_too(job: Callable[..., object]) -> None:
     pytest.importorskip("transformers", reason="the model is a class of transformers")
     notes: list[Problem] = []
 
-    job(MAPPINGS / "toy_gpt2.yaml", checkpoint=data(*CHECKPOINTS["toy_gpt2"]), note=notes.append)
+    job(MAPPINGS / "toy_gpt2.yaml", checkpoint=data(CHECKPOINTS["toy_gpt2"]), note=notes.append)
 
     assert [note.code for note in notes if note.severity == "warning"] == ["T2T408"]
 
 
 # --- weights of others ---
 
-CHECKPOINTS = {
-    "madry": (),
-    "dtln": ("dtln/breizhn+DTLN", "model.h5"),
-    "dtln_saved_model": ("dtln/breizhn+DTLN", "DTLN_norm_40h_saved_model"),
-    "kws": ("mlperf-tiny/mlcommons+tiny", "keyword_spotting/trained_models/kws_ref_model"),
-    "resnet8": ("mlperf-tiny/mlcommons+tiny", "image_classification/trained_models/pretrainedResnet.h5"),
-    "vww": ("mlperf-tiny/mlcommons+tiny", "visual_wake_words/trained_models/vww_96.h5"),
-    "ultralight_rfb": ("ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB/tf/export_models/RFB",),
-    "ultralight_slim": ("ultralight-face/Linzaer+Ultra-Light-Fast-Generic-Face-Detector-1MB/tf/export_models/slim",),
-    "fsrcnn_x2": ("fsrcnn/Saafke+FSRCNN_Tensorflow/CKPT_dir/x2", "fsrcnn_ckpt"),
-    "fsrcnn_x3": ("fsrcnn/Saafke+FSRCNN_Tensorflow/CKPT_dir/x3", "fsrcnn_ckpt"),
-    "ffn": ("ffn-fib25/google+ffn/models/fib25", "model.ckpt-27465036"),
-    "tensor2tensor": ("t2t-transformer/tensorflow+tensor2tensor/transformer_test_ckpt", "model.ckpt-1"),
-    "toy_bert": ("toy-transformers/CyberZHG+keras-bert/test_checkpoint", "bert_model.ckpt"),
-    "toy_gpt2": ("toy-transformers/CyberZHG+keras-gpt-2/toy_checkpoint", "model.ckpt"),
-    "toy_xlnet_empty": ("toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_empty", "xlnet_model.ckpt"),
-    "toy_xlnet_pre": ("toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_pre", "xlnet_model.ckpt"),
-    "toy_xlnet_tune": ("toy-transformers/CyberZHG+keras-xlnet/test_checkpoint_tune", "xlnet_model.ckpt"),
-}
-
 #: What was never trained, and how many normalizations say so.
 UNTRAINED = {"toy_gpt2": 7, "toy_xlnet_empty": 4, "toy_xlnet_pre": 4, "toy_xlnet_tune": 4}
 
 
-def _warnings(mapping: Path, *checkpoint: str) -> list[str]:
+def _warnings(mapping: Path, checkpoint: str) -> list[str]:
     notes: list[Problem] = []
-    for _ in t2t.iter_tensors(mapping, checkpoint=data(*checkpoint) if checkpoint else None, note=notes.append):
+    for _ in t2t.iter_tensors(mapping, checkpoint=data(checkpoint) if checkpoint else None, note=notes.append):
         pass
     return [note.message for note in notes if note.severity == "warning"]
 
@@ -375,7 +356,7 @@ def test_a_right_mapping_of_trained_weights_has_no_finding(name: str) -> None:
     if name.startswith("toy"):
         pytest.importorskip("transformers", reason="the models are classes of transformers")
 
-    found = _warnings(MAPPINGS / f"{name}.yaml", *CHECKPOINTS[name])
+    found = _warnings(MAPPINGS / f"{name}.yaml", CHECKPOINTS[name])
 
     all_new = f"all {UNTRAINED.get(name)} normalizations have a scale of all 1 and an offset of all 0, the first is "
     starts = [all_new] if name in UNTRAINED else []
@@ -388,7 +369,7 @@ def test_untrained_is_what_torch_says_of_those_norms() -> None:
     pytest.importorskip("transformers", reason="the model is a class of transformers")
     from torch import nn
 
-    module = t2t.load(MAPPINGS / "toy_gpt2.yaml", checkpoint=data(*CHECKPOINTS["toy_gpt2"]))
+    module = t2t.load(MAPPINGS / "toy_gpt2.yaml", checkpoint=data(CHECKPOINTS["toy_gpt2"]))
     found = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
 
     assert len(found) == UNTRAINED["toy_gpt2"]
@@ -419,6 +400,6 @@ def test_two_rows_of_a_trained_model_exchanged_are_told(exchange: str, start: st
     assert right in text
     (tmp_path / "wrong.yaml").write_text(text.replace(right, "\n".join(rows)), "utf-8")
 
-    (found,) = _warnings(tmp_path / "wrong.yaml", *CHECKPOINTS["kws"])
+    (found,) = _warnings(tmp_path / "wrong.yaml", CHECKPOINTS["kws"])
 
     assert found.startswith(start)
