@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Hundreds of processes import t2t: compiled once is enough.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Real checkpoints that are not part of the repository, beside it.
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
