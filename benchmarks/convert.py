@@ -1,10 +1,10 @@
 """
-A BERT-shaped checkpoint to safetensors: t2t, the script people write without it, and `cp`, side by side.
+A BERT-shaped checkpoint to safetensors: t2t, t2t --locked, the script people write without it, and `cp`, side by side.
 
     python -m benchmarks.convert [--size small|large] [--runs N] [--keep DIR]
 
-The three take turns, so that whatever else the machine does hits them alike; what counts are the ratios. Before
-the first measured turn t2t and the usual script run once: that warms the caches, and their outputs must be equal.
+The four take turns, so that whatever else the machine does hits them alike; what counts are the ratios. Before the
+first measured turn all but `cp` run once: that warms the caches, and their outputs must be equal.
 """
 
 from __future__ import annotations
@@ -23,10 +23,18 @@ SIZES = {"small": (6, 256, 30522), "large": (24, 1024, 30522)}
 
 Row = tuple[str, str, list[int], str]
 
+LOCKED = "t2t --locked"
+#: t2t, which must end without having imported torch.
+WITHOUT_TORCH = """\
+import sys
+from t2t.cli import main
+sys.exit(main(sys.argv[1:]) or ("torch" in sys.modules and "torch was imported"))
+"""
+
 
 @dataclass(slots=True)
 class Measured:
-    """What one contender gave, run by run: as a whole process, and (not for `cp`) once its imports are done."""
+    """What one contender gave, run by run: as a whole process, and (t2t and the usual script) without its imports."""
 
     whole: list[Run] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -110,23 +118,30 @@ def after_imports(side: str, into: Measured, *arguments: Path) -> None:
 def measure(directory: Path, work: Path, runs: int) -> dict[str, Measured]:
     """Lets the contenders take turns; each output is removed before the next one starts."""
     checkpoint, yaml, names = directory / "bert_model.ckpt", directory / "bert.yaml", directory / "names.json"
-    ours, usual, copy = work / "t2t.safetensors", work / "usual.safetensors", work / "copy"
+    ours, locked = work / "t2t.safetensors", work / "locked.safetensors"
+    usual, copy = work / "usual.safetensors", work / "copy"
     t2t_command = ("-m", "t2t", yaml, "-o", ours)
+    locked_arguments = (yaml, "-o", locked, "--locked")
     usual_command = ("-m", "benchmarks.usual", checkpoint, names, usual)
     data = f"{checkpoint}.data-00000-of-00001"
 
     def clear() -> None:
-        for path in (ours, usual, copy):
+        for path in (ours, locked, usual, copy):
             path.unlink(missing_ok=True)
         os.sync()  # No contender waits for what another one left to be written.
 
+    python("-m", "t2t", "lock", yaml)
     python(*t2t_command)
+    python("-c", WITHOUT_TORCH, *locked_arguments)
+    run("cmp", ours, locked)
     python(*usual_command)
     print(f"{python('-m', 'benchmarks.compare', ours, usual).stdout.strip()} tensors, equal in both outputs\n")
-    measured = {"t2t": Measured(), "usual": Measured(), "cp": Measured()}
+    measured = {name: Measured() for name in ("t2t", LOCKED, "usual", "cp")}
     for _ in range(runs):
         clear()
         measured["t2t"].whole.append(python(*t2t_command))
+        clear()
+        measured[LOCKED].whole.append(python("-m", "t2t", *locked_arguments))
         clear()
         measured["usual"].whole.append(python(*usual_command))
         clear()
@@ -154,6 +169,7 @@ def report(measured: dict[str, Measured], largest: int) -> str:
     ratios = [
         ("ratio", "measured", "target"),
         ("whole process, usual / t2t", f"{whole['usual'] / whole['t2t']:.1f}", ">= 5"),
+        ("whole process, usual / t2t --locked", f"{whole['usual'] / whole[LOCKED]:.1f}", ">= 8"),
         ("peak memory, t2t / usual", f"{peak['t2t'] / peak['usual']:.2f}", "<= 0.20"),
         ("after imports, usual / t2t", f"{seconds['usual'] / seconds['t2t']:.1f}", "-"),
         ("after imports, t2t / cp", f"{seconds['t2t'] / seconds['cp']:.2f}", "<= 2"),
@@ -163,7 +179,9 @@ def report(measured: dict[str, Measured], largest: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.convert", description="t2t, the usual script and cp.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.convert", description="t2t, t2t --locked, the usual script, cp."
+    )
     parser.add_argument("--size", choices=SIZES, default="large", help="large is 1.34 GB, small 51 MB (default: large)")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured turns (default: 5)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the checkpoint is kept, or taken from")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jsonschema
 
 from benchmarks.measure import median, table
-from t2t import document, mapping, plan
+from t2t import grammar, mapping, plan
 from t2t.tensors import CheckpointInventory, ModuleInventory, ParameterRef, TensorRef
 
 BLOCKS, LAYERS = 200, 50
@@ -74,7 +74,7 @@ def main() -> None:
         for rule in planned(DENSE, checkpoint, module).mapping.rules
     ]
     tree = {"t2t": 1, "model": "m:M", "source": {"checkpoint": "c"}, "map": rows}
-    validator = jsonschema.Draft7Validator(document.schema())
+    validator = jsonschema.Draft7Validator(grammar.schema())
     turns = [
         (
             seconds(lambda: planned(DENSE, checkpoint, module)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -20,12 +21,16 @@ def main() -> int:
     from t2t import interrupts
 
     interrupts.install()
+    # What modules make lives until the end: to search it for cycles over and over takes an eighth of a short command.
+    gc.disable()
     try:
         from t2t import cli
     except KeyboardInterrupt:  # from here on cli sees to both
         return 130
     except interrupts.Terminated:
         return 143
+    gc.freeze()
+    gc.enable()
     return cli.main(sys.argv[1:])
 
 

@@ -5,42 +5,37 @@ One function per job. This is the only place that knows the order of things:
 
 Everything raises a T2TError with all the problems that it found, and prints nothing. What is worth knowing on the way
 goes to `note`, the bytes of each variable that is read to `progress`; both are optional everywhere. Frameworks are
-imported where a job needs them: `check`, `explain` and `open_checkpoint` import neither.
+imported where a job needs them; those in t2t.static import neither.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
+import t2t
 from t2t import checkpoints
-from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.checkpoints import Checkpoint
 from t2t.checkpoints.files import is_address
-from t2t.checkpoints.inspection import Inspection, inspect
-from t2t.checkpoints.via_tensorflow import CrossCheck, cross_check
 from t2t.explanation import Explanation
 from t2t.job import (
     Array,
     Job,
     Options,
-    checkpoint_path,
-    original_path,
     path_option,
-    read_mapping,
     refuse_unknown,
     silent,
-    whole_path,
 )
 from t2t.mapping import Mapping as MappingFile
-from t2t.names import did_you_mean, shown
+from t2t.names import shown
+from t2t.places import checkpoint_path, original_path, read_mapping, whole_path
 from t2t.plan import Plan
 from t2t.problems import (
-    CheckpointError,
     Location,
     MappingError,
     ModuleError,
@@ -50,8 +45,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
-from t2t.recipes import texts
-from t2t.tensors import CheckpointInventory, TensorRef
+from t2t.static import apply_recipe, check, explain, recipes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,24 +53,22 @@ if TYPE_CHECKING:
     from t2t.proof.compare import Comparison
     from t2t.proof.mutate import Mutations
     from t2t.proof.recording import Recording
+    from t2t.review.lock import Lock
 
 
 __all__ = [
     "Checkpoint",
     "Conversion",
-    "CrossCheck",
     "Explanation",
-    "Inspection",
     "Options",
     "apply_recipe",
     "check",
     "convert",
-    "cross_check",
     "explain",
-    "inspect",
     "iter_tensors",
     "load",
     "load_into",
+    "lock",
     "mutate",
     "open_checkpoint",
     "recipes",
@@ -109,114 +101,35 @@ def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> 
     return checkpoints.open(os.fspath(path), checksums=checksums)
 
 
-def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> list[Problem]:
+def lock(
+    mapping: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Unpack[Options]
+) -> Lock:
     """
-    Everything that can be known about a mapping without its weights and without running code, in file order.
+    Writes the mapping's lock, beside it or at `out`: what it means with everything at hand, and the proof's figures.
 
-    A file that cannot be read is one of the problems. The parameters are not checked, and a note says so. Where the
-    original's graph is at hand, the rows are compared with what it does with their variables.
+    The module is built, filled and proven as by `load`, and nothing is written where that fails. Raises T2TError.
     """
-    from t2t.proof import lint
+    import torch
 
-    problems: list[Problem] = []
-    try:
-        read, problems = read_mapping(mapping)
-        if read is None or (problems and not read.checkpoint and checkpoint is None):
-            return problems
-        with _opened_to_check(checkpoint_path(read, checkpoint), read.names, problems) as opened:
-            plan, found = planning.make(read, opened.inventory, None)
-            # What a reader warns of by its file, the plan may know by the row.
-            told = {problem.message for problem in found}
-            problems += [*(note for note in opened.notes if note.message not in told), *found]
-            original = original_path(read, opened, {"checkpoint": checkpoint}) if read.verify else ""
-            problems += lint.findings(plan, opened.path, original)
-    except CheckpointError as error:
-        problems += error.problems
-    return in_file_order(problems)
+    from t2t.require import met
+    from t2t.review import locking
+    from t2t.review.lock import Proof, place
 
-
-def _opened_to_check(path: str, names: Literal["key", "full_name"], problems: list[Problem]) -> Checkpoint:
-    """
-    The checkpoint. Missing data files are added to the problems, and the index stands for them: names and shapes are
-    in it. Full names are not.
-    """
-    try:
-        return checkpoints.open(path, names=names)
-    except CheckpointError as error:
-        are_missing = {problem.code for problem in error.problems} == {"T2T607"}
-        alone = checkpoints.open_index(path) if are_missing and names == "key" else None
-        if alone is None:
-            raise
-        problems += error.problems
-        return alone
-
-
-def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str | None = None) -> Explanation:
-    """Which rows write `parameter`, from which variables and how. Raises MappingError, CheckpointError."""
-    read, problems = read_mapping(mapping)
-    if read is None:
-        raise MappingError(problems)
-    rules = tuple(rule for rule in read.rules if rule.target == parameter)
-    if not rules:
-        message = f"'{shown(parameter)}' is written by no row"
-        fed = [shown(rule.target) for rule in read.rules if parameter in rule.sources]
-        targets = [rule.target for rule in read.rules]
-        below = [target for target in targets if target.startswith(f"{parameter}.")]
-        hint = did_you_mean(parameter, targets)
-        if fed:
-            hint = f"it is the variable that {', '.join(fed)} comes from"
-        elif below:
-            hint = f"it holds {', '.join(map(shown, below[:4]))}{', ...' if len(below) > 4 else ''}"
-        raise MappingError(Problem("T2T202", message, Location(os.fspath(mapping)), hint))
-    with checkpoints.open(checkpoint_path(read, checkpoint), names=read.names) as opened:
-        plan, found = planning.make(read, opened.inventory, None)
-        errors = in_file_order(p for p in [*problems, *found] if p.severity == "error")
-        lines = {place.line for rule in rules for place in (rule.at, *rule.places.values())}
-        mine = [p for p in errors if p.at and p.at.line in lines]
-        step = next((step for step in plan.steps if step.target == parameter), None)
-        if mine or (step is None and any(rule.sources for rule in rules)):
-            raise MappingError(mine or errors)
-    ties = tuple(other for other in read.rules if other.tie == parameter)
-    return Explanation(rules, step, ties)
-
-
-def recipes() -> dict[str, str]:
-    """The built-in recipes: each name, and its rows as they are written."""
-    return texts()
-
-
-def apply_recipe(
-    name: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    values: Mapping[str, int | float | str] | None = None,
-    dims: Mapping[str, int] | None = None,
-) -> list[Explanation]:
-    """
-    What a recipe makes of float32 variables of these shapes, by its own names; `values` are its `with`.
-
-    Raises MappingError where it doesn't fit them.
-    """
-    row: dict[str, Any] = {"tf": "", "torch": "", "use": name}
-    row |= {"with": dict(values)} if values else {}
-    row |= {"dims": dict(dims)} if dims else {}
-    tree = {"t2t": 1, "model": "a:A", "source": {}, "map": [row]}
-    read, problems = mapping_file.read(json.dumps(tree).encode(), f"recipe {shown(name)}")
-    refs = {variable: TensorRef(variable, "float32", shape) for variable, shape in shapes.items()}
-    plan, found = planning.make(read, CheckpointInventory(refs), None) if read and not problems else (None, [])
-    if errors := [problem for problem in (*problems, *found) if problem.severity == "error"]:
-        # Where they stand in a file that nobody wrote is no help.
-        raise MappingError([replace(problem, at=None) for problem in errors])
-    assert read is not None
-    assert plan is not None
-    steps = {step.target: step for step in plan.steps}
-    targets = dict.fromkeys(rule.target for rule in read.rules)
-    applied = {target: tuple(rule for rule in read.rules if rule.target == target) for target in targets}
-    return [
-        Explanation(own, steps.get(target), ())
-        for target, own in applied.items()
-        if target in steps or not any(rule.sources for rule in own)
-    ]
+    with Job(mapping, options) as job:
+        path = os.fspath(out) if out is not None else place(job.mapping.path)
+        _refuse_own_input(path, job.mapping, job.checkpoint, job.recording_place)
+        recording = job.recording()
+        outputs = job.checksums()
+        proof = Proof(unproven=job.unproven)
+        if recording is not None:
+            job.fill(job.torch_tensors())
+            proof = locking.proof(recording, job.prove(recording))
+        required = met(job.module, job.mapping.require)
+        made_by = {"t2t": t2t.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        own: dict[str, Any] = {"outputs": outputs, "require": required, "proof": proof, "made_by": made_by}
+        made = locking.made(path, job.plan, job.inventory, **own)
+        locking.save(made, force=options.get("force", False), note=options.get("note", silent))
+        return made
 
 
 def convert(
@@ -228,7 +141,6 @@ def convert(
     What is written is synced and read back under a temporary name; the module is filled from that very file and run
     against the recording; only then the file takes its place. Raises T2TError.
     """
-    from t2t import module as modules
     from t2t.writers import Entry, shards, writer
 
     with Job(mapping, options) as job:
@@ -248,6 +160,8 @@ def convert(
         def prove(path: str) -> None:
             nonlocal comparison
             if recording is not None:
+                from t2t import module as modules
+
                 job.fill(modules.read_file(path, output.format))
                 comparison = job.prove(recording, from_file=True)
 
@@ -337,13 +251,17 @@ def verify(
         comparison = job.comparison(recording, dtype)
         if comparison.proven or dtype is not None or not diagnose:
             return comparison
-        try:
-            return replace(comparison, diagnosis=job.diagnosis(recording, tried))
-        except (MappingError, ModuleError) as error:
-            # The verdict stands, whatever stands in the way of its explanation.
-            for problem in error.problems:
-                job.note(replace(problem, severity="warning"))
-            return comparison
+        return _diagnosed(job, recording, comparison, tried)
+
+
+def _diagnosed(job: Job, recording: Recording, comparison: Comparison, tried: Callable[[int, int], None]) -> Comparison:
+    """The comparison with its diagnosis. The verdict stands, whatever stands in the way of its explanation."""
+    try:
+        return replace(comparison, diagnosis=job.diagnosis(recording, tried))
+    except (MappingError, ModuleError) as error:
+        for problem in error.problems:
+            job.note(replace(problem, severity="warning"))
+        return comparison
 
 
 def mutate(
@@ -403,7 +321,7 @@ def record(
         if is_address(opened.path):
             message = f"the original is run from files on this machine, but the checkpoint is {shown(opened.path)}"
             raise OriginalError(Problem("T2T902", message, read.verify.at, "copy it here, or record where it is"))
-        original = original_path(read, opened, options)
+        original = original_path(read, opened, path_option(options, "checkpoint"))
         if path_option(options, "checkpoint") and not path_option(options, "recording") and not options.get("force"):
             _refuse_others_recording(place, opened)
         _refuse_own_input(place, read, opened, original)
@@ -428,9 +346,9 @@ def record(
 
 def _refuse_others_recording(place: str, checkpoint: Checkpoint) -> None:
     """The mapping's own recording belongs to the mapping's own checkpoint, and is not replaced by another one's."""
-    from t2t.proof import recording as recordings
+    from t2t.proof import origin
 
-    if os.path.exists(place) and recordings.stored_parts(place)["checkpoint"] != checkpoint.inventory.digest:
+    if os.path.exists(place) and origin.stored_parts(place)["checkpoint"] != checkpoint.inventory.digest:
         message = "the recording of another checkpoint stands there"
         hint = "give --recording FILE to keep both, or --force to replace it"
         raise OutputError(Problem("T2T801", message, Location(place), hint))
@@ -451,8 +369,11 @@ def _refuse_other_ending(place: str, written: str) -> None:
 
 
 def _default_output(mapping: MappingFile) -> str:
-    stem = os.path.splitext(os.path.basename(mapping.path))[0]
-    return mapping.output.path or f"{stem}.{mapping.output.format}"
+    return mapping.output.path or f"{_stem(mapping)}.{mapping.output.format}"
+
+
+def _stem(mapping: MappingFile) -> str:
+    return os.path.splitext(os.path.basename(mapping.path))[0]
 
 
 def _refuse_own_input(place: str, mapping: MappingFile, checkpoint: Checkpoint, *more: str) -> None:

@@ -8,24 +8,27 @@ interrupted.
 from __future__ import annotations
 
 import argparse
-import glob
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import t2t
-from t2t import checkpoints, console, document
-from t2t.checkpoints import inspection
+from t2t import console
+from t2t.commands import COMMANDS
 from t2t.interrupts import Terminated
 from t2t.names import did_you_mean, shown
-from t2t.problems import OutputError, Problem, T2TError, UsageError, exit_code
+from t2t.problems import OutputError, Problem, T2TError, UsageError
 from t2t.proof.precision import PRECISIONS
 
+#: Adds a command by its name, and what it does in a line.
+Command = Callable[[str, str], argparse.ArgumentParser]
+
+#: What a first day needs, in its order; --help shows them before the others.
+FIRST_DAY = ("inspect", "check", "record", "convert", "verify")
+
 _EPILOG = """\
-exit status: 0 all well, 1 findings, 2 usage, 3 an input or output that cannot be read or written,
-70 a bug in t2t
-A mapping right after t2t means convert:  t2t mappings/madry.yaml"""
+t2t COMMAND --help says more. A mapping alone is converted: t2t m.yaml"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,7 +87,7 @@ def _with_command(arguments: Sequence[str]) -> list[str]:
         return words
     if not os.path.lexists(words[0]) and not words[0].endswith((".yaml", ".yml")):
         message = f"{shown(words[0])} is neither a command nor a file"
-        hint = did_you_mean(words[0], COMMANDS, 1) or f"commands are {', '.join(COMMANDS)}"
+        hint = did_you_mean(words[0], COMMANDS, 1) or "t2t --help lists the commands"
         raise UsageError(Problem("T2T001", message, None, hint))
     return ["convert", *words]
 
@@ -100,195 +103,29 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-# --- the commands ---
-
-
-def _convert(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    with screen.progress("converting") as progress:
-        done = api.convert(options.mapping, options.output, progress=progress, **_api_options(options, screen))
-    screen.conversion(done)
-    return 0
-
-
-def _inspect(options: argparse.Namespace, screen: console.Console) -> int:
-    if options.cross_check:
-        given = {"a glob": options.patterns, "--values": options.values, "--checksums": options.checksums}
-        given["--names full_name"] = options.names == "full_name"
-        if refused := next((flag for flag, is_given in given.items() if is_given), None):
-            message = f"--cross-check compares every byte by the file's own names: {refused} says nothing to it"
-            raise UsageError(Problem("T2T001", message, None, "leave it out"))
-        from t2t.checkpoints.via_tensorflow import cross_check
-
-        with screen.progress("comparing") as progress:
-            checked = cross_check(options.checkpoint, progress=progress)
-        screen.cross_check(checked)
-        return exit_code(checked.problems)
-    if options.values and options.patterns:
-        message = f"globs and --values do not go together: {shown(options.patterns[0])} stands beside --values"
-        raise UsageError(Problem("T2T001", message, None, "give each glob its own --values"))
-    with checkpoints.open(options.checkpoint, names=options.names) as opened:
-        inspect = partial(
-            inspection.inspect,
-            opened,
-            options.patterns,
-            sort=options.sort,
-            values=options.values,
-            checksums=options.checksums,
-            files=options.verbose or screen.format == "json",
-        )
-        if options.values or options.checksums:
-            is_all = not options.patterns and not options.values
-            total = sum(ref.nbytes for ref in opened.inventory.variables.values()) if is_all else None
-            with screen.progress("reading", total) as progress:
-                found = inspect(progress=progress)
-        else:
-            found = inspect()
-        screen.inventory(opened, found, verbose=options.verbose)
-    return _strict([*found.notes, *(found.checked.problems if found.checked else ())], options)
-
-
-def _check(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    mappings = options.mapping or sorted(glob.glob("mappings/*.yaml"))
-    if not mappings:
-        raise UsageError(Problem("T2T001", "there are no mappings under mappings/", None, "name the mappings to check"))
-    problems = []
-    for mapping in mappings:
-        problems += api.check(mapping, checkpoint=options.checkpoint)
-    screen.findings(problems, mappings)
-    return _strict(problems, options)
-
-
-def _explain(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    screen.explanation(api.explain(options.mapping, options.parameter, checkpoint=options.checkpoint))
-    return 0
-
-
-def _recipes(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    known = api.recipes()
-    if options.recipe is not None and options.recipe not in known:
-        message = f"there is no built-in recipe {shown(options.recipe)}"
-        raise UsageError(Problem("T2T001", message, None, did_you_mean(options.recipe, known)))
-    if not options.shapes:
-        screen.recipes({options.recipe: known[options.recipe]} if options.recipe else known)
-        return 0
-    shapes = {name: _shape(name, text) for name, text in map(_pair, options.shapes)}
-    values: dict[str, int | float | str] = {}
-    for letter, text in map(_pair, options.given):
-        number = document.number(text)
-        values[letter] = text if number is None else number
-    dims = {axis: _shape(axis, text)[0] for axis, text in map(_pair, options.dims)}
-    screen.recipe(known[options.recipe], api.apply_recipe(options.recipe, shapes, values=values, dims=dims))
-    return 0
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise UsageError(Problem("T2T001", f"'{shown(text)}' is not NAME=VALUE", None, "for example kernel=3,3,16,32"))
-    return name, value
-
-
-def _shape(name: str, text: str) -> tuple[int, ...]:
-    sizes = text.split(",") if text else []
-    if not all(size.isascii() and size.isdigit() and len(size) < 19 for size in sizes):
-        hint = "sizes are separated by commas: kernel=3,3,16,32"
-        raise UsageError(Problem("T2T001", f"{shown(name)}: '{shown(text)}' is not a shape", None, hint))
-    return tuple(int(size) for size in sizes)
-
-
-def _record(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    given = _api_options(options, screen)
-    place, recording = api.record(options.mapping, timeout=options.timeout, **given)
-    screen.recording(place, recording)
-    return 0
-
-
-def _verify(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    given = _api_options(options, screen)
-    with screen.counting("changes tried") as tried:
-        own = {"dtype": options.dtype, "diagnose": options.diagnosis, "tried": tried}
-        comparison = api.verify(options.mapping, **own, **given)
-    problems = comparison.problems()
-    screen.comparison(comparison, problems)
-    return exit_code(problems)
-
-
-def _mutate(options: argparse.Namespace, screen: console.Console) -> int:
-    from t2t import api
-
-    given = _api_options(options, screen)
-    with screen.counting("mistakes") as tried:
-        done = api.mutate(options.mapping, limit=options.limit, seed=options.seed, tried=tried, **given)
-    problems = done.problems()
-    screen.mutations(done, problems)
-    return exit_code(problems)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
-    "convert": _convert,
-    "inspect": _inspect,
-    "check": _check,
-    "explain": _explain,
-    "recipes": _recipes,
-    "record": _record,
-    "verify": _verify,
-    "mutate": _mutate,
-}
-
-
-def _strict(problems: Sequence[Problem], options: argparse.Namespace) -> int:
-    """The exit status of findings; with --strict warnings count as errors."""
-    if options.strict and any(problem.severity == "warning" for problem in problems):
-        return max(1, exit_code(problems))
-    return exit_code(problems)
-
-
-def _api_options(options: argparse.Namespace, screen: console.Console) -> dict[str, Any]:
-    """The flags that are the API's options, by their names there; those that this command doesn't have are left out."""
-    named = {
-        "checkpoint": "checkpoint",
-        "recording": "recording",
-        "checksums": "checksums",
-        "reader": "reader",
-        "allow_import": "allow_import",
-        "allow_nonfinite": "allow_nonfinite",
-        "force": "force",
-        "device": "device",
-    }
-    given = {name: getattr(options, flag) for name, flag in named.items() if hasattr(options, flag)}
-    if hasattr(options, "unproven"):
-        given["verify"] = not options.unproven
-    given["note"] = screen.note
-    return given
-
-
 # --- the flags ---
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="t2t",
-        description="Gets weights out of TensorFlow and into PyTorch by a reviewed mapping file, and proves it.",
-        epilog=_EPILOG,
+        usage="t2t [-h] [--version] COMMAND ...",
+        description="Gets weights out of TensorFlow into PyTorch by a mapping file, and proves it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("--version", action="version", version=f"t2t {t2t.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if sys.version_info >= (3, 14):
+        parser.color = False  # help is told by the console, too, which lets no control character through
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"t2t {t2t.__version__}", help=argparse.SUPPRESS)
+    shown_below = {"metavar": "COMMAND", "help": argparse.SUPPRESS}
+    commands = parser.add_subparsers(dest="command", required=True, prog="t2t", **shown_below)
+
+    summaries: dict[str, str] = {}
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
+        summaries[name] = summary
         added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         formats = added.add_argument_group("what is shown")
         formats.add_argument("--format", choices=console.FORMATS, help="default: full on a terminal, else concise")
@@ -296,11 +133,21 @@ def _parser() -> argparse.ArgumentParser:
         formats.add_argument("--debug", action="store_true", help="show the traceback of what went wrong")
         return added
 
+    _conversion(command)
+    _review(command)
+    _proof(command)
+    parser.epilog = _overview(summaries)
+    return parser
+
+
+def _conversion(command: Command) -> None:
+    """The way from a checkpoint to a file."""
     added = command("convert", "convert a checkpoint, prove the result, and write it")
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.safetensors (or .pt) here")
     added.add_argument("--unproven", action="store_true", help="write the file without a proof; its metadata says so")
     added.add_argument("--force", action="store_true", help="replace a file that t2t did not write")
+    added.add_argument("--locked", action="store_true", help="refuse whatever differs from the mapping's lock")
     _source_flags(added)
     _reader_flag(added)
     _module_flags(added)
@@ -321,19 +168,35 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     added.add_argument("--cross-check", action="store_true", help="compare every byte with TensorFlow's reader")
 
-    added = command("check", "find everything that can be known to be wrong without the weights")
-    added.add_argument("mapping", metavar="MAPPING", nargs="*", help="default: every mapping under mappings/")
-    added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
-    added.add_argument("--strict", action="store_true", help="warnings count as errors")
-
     added = command("explain", "say where a parameter comes from")
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("parameter", metavar="PARAMETER")
     added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
 
-    added = command("recipes", "print the built-in recipes, or what one does to variables of these shapes")
+    added = command("recipes", "print the built-in recipes, or what one does to variables")
     _recipe_flags(added)
 
+
+def _review(command: Command) -> None:
+    """What a mapping goes through in a pull request."""
+    added = command("check", "find everything that can be known to be wrong without the weights")
+    added.add_argument("mapping", metavar="PATH", nargs="*", help="mappings or directories; default: mappings/")
+    added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
+    added.add_argument("--strict", action="store_true", help="warnings count as errors")
+    added.add_argument("--locked", action="store_true", help="refuse a mapping without a lock")
+
+    added = command("lock", "write down beside a mapping what it means, and how it was proven")
+    added.add_argument("mapping", metavar="MAPPING")
+    added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.lock.json beside it")
+    added.add_argument("--unproven", action="store_true", help="write it without a proof; it says so")
+    added.add_argument("--force", action="store_true", help="replace a file that is no lock")
+    _source_flags(added)
+    _reader_flag(added)
+    _module_flags(added)
+
+
+def _proof(command: Command) -> None:
+    """How it is known that a mapping is right."""
     added = command("record", "run the original in TensorFlow and store its inputs and outputs")
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("--force", action="store_true", help="replace a file that is no recording")
@@ -348,7 +211,14 @@ def _parser() -> argparse.ArgumentParser:
     added = command("mutate", "count the mistakes in a mapping that its recording would catch")
     _mutate_flags(added)
     _proof_flags(added)
-    return parser
+
+
+def _overview(commands: Mapping[str, str]) -> str:
+    """Every command in a line each, those of a first day first."""
+    width = max(map(len, commands)) + 2
+    others = [name for name in commands if name not in FIRST_DAY]
+    first, then = ([f"  {name:{width}}{commands[name]}" for name in names] for names in (FIRST_DAY, others))
+    return "\n".join(["at first:", *first, "and then:", *then, "", _EPILOG])
 
 
 def _recipe_flags(added: argparse.ArgumentParser) -> None:
@@ -370,14 +240,18 @@ def _proof_flags(added: argparse.ArgumentParser) -> None:
 
 
 def _verify_flags(added: argparse.ArgumentParser) -> None:
+    _diagnosis_flag(added)
+    added.add_argument(
+        "--dtype", choices=tuple(PRECISIONS), help="cast the module and its inputs first; default: its own dtypes"
+    )
+
+
+def _diagnosis_flag(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--no-diagnosis",
         dest="diagnosis",
         action="store_false",
         help="only the verdict: don't look for the first layer that differs, and for what would have passed",
-    )
-    added.add_argument(
-        "--dtype", choices=tuple(PRECISIONS), help="cast the module and its inputs first; default: its own dtypes"
     )
 
 

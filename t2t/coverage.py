@@ -8,7 +8,7 @@ written by rows, once. This is box arithmetic: it costs the same for a variable 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from t2t import boxes
@@ -71,6 +71,15 @@ def ignored(mapping: MappingFile, checkpoint: CheckpointInventory, applied: Appl
     return {name: whys[name] for name in checkpoint.variables if name in whys and name not in used}
 
 
+def _is_ignored(mapping: MappingFile, ref: TensorRef) -> bool:
+    return any(_covers(entry.pattern, ref) for entry in mapping.ignore)
+
+
+def _letters(name: str) -> str:
+    """The name without its numbers."""
+    return "".join(character for character in name if not character.isdigit())
+
+
 def _covers(pattern: str | None, ref: TensorRef) -> bool:
     return ref.slot_of is not None if pattern is None else matches(pattern, ref.name)
 
@@ -109,7 +118,9 @@ def source_problems(
             else:
                 unknown[rule.place("tf")].append(name)
     what = ("a variable of the checkpoint", "variables of the checkpoint")
-    problems += _unknown_problems("T2T201", what, unknown, variables, count=len(problems), meant=meant)
+    covered = (name for name, ref in variables.items() if ref.slot_of is not None or _is_ignored(mapping, ref))
+    taken = {*readers, *covered} if unknown else set()
+    problems += _unknown_problems("T2T201", what, unknown, variables, count=len(problems), meant=meant, taken=taken)
     reads = _reads(parts)
     needed: dict[Use, bool] = {}
     for name, rules in readers.items():
@@ -158,9 +169,11 @@ def _unknown_problems(
     *,
     count: int,
     meant: set[str],
+    taken: Collection[str],
 ) -> Iterable[Problem]:
     """
     The names that are not among the candidates, by where they stand; those that a hint proposes come into `meant`.
+    Where the nearest is the only one that is not `taken`, it is the answer; not where only numbers tell them apart.
 
     Many names of one row are one problem: of a row with an index, one line each would bury the others.
     """
@@ -176,15 +189,14 @@ def _unknown_problems(
                 yield Problem(code, message, at, proposing(close), details=tuple(map(shown, names)))
             else:
                 hint = proposing(close) or ("an index is written <i>" if "{" in name else "")
-                yield Problem(code, f"{shown(name)} is not {what[0]}", at, hint)
+                free = [other for other in close if other not in taken]
+                is_plain = len(names) == len(free) == 1 and free == close[:1] and _letters(name) != _letters(free[0])
+                fix = (name, close[0]) if is_plain else None
+                yield Problem(code, f"{shown(name)} is not {what[0]}", at, hint, fix=fix)
 
 
 def _unused_problems(mapping: MappingFile, checkpoint: CheckpointInventory, used: set[str]) -> Iterable[Problem]:
-    unused = [
-        ref
-        for name, ref in checkpoint.variables.items()
-        if not (name in used or any(_covers(entry.pattern, ref) for entry in mapping.ignore))
-    ]
+    unused = [ref for name, ref in checkpoint.variables.items() if not (name in used or _is_ignored(mapping, ref))]
     if slots := [ref for ref in unused if ref.slot_of is not None]:
         some = ", ".join([shown(ref.name) for ref in slots[:3]] + (["..."] if len(slots) > 3 else []))
         message = f"optimizer slots and counters are used by no row, {len(slots)} in all: {some}"
@@ -364,7 +376,7 @@ def target_problems(
     if module is None:
         problems += _tie_problems(applied.rules, writers)
         message = "parameters not checked: no lock"
-        hint = "convert checks them against the module itself"
+        hint = "t2t lock writes one, convert checks them by itself"
         return [*problems, Problem("T2T210", message, mapping.map_at, hint, "note")]
     parameters = module.parameters
     meant = set(applied.told)
@@ -374,7 +386,7 @@ def target_problems(
             if name is not None and name not in parameters:
                 unknown[rule.place(key)].append(name)
     what = ("a parameter or persistent buffer of the module", "parameters or persistent buffers of the module")
-    problems += _unknown_problems("T2T202", what, unknown, parameters, count=len(problems), meant=meant)
+    problems += _unknown_problems("T2T202", what, unknown, parameters, count=len(problems), meant=meant, taken=writers)
     grouped = [
         p for group in _groups(parameters) for p in _group_problems(group, parameters, writers, meant, mapping.map_at)
     ]

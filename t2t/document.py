@@ -11,18 +11,17 @@ size and the number of nodes are bounded here before anything is built.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from t2t.names import did_you_mean, shown
+from t2t import grammar
+from t2t.names import did_you_mean, nearest, proposing, shown
 from t2t.problems import Location, Problem, in_file_order
 
 if TYPE_CHECKING:
@@ -108,17 +107,6 @@ def built_in(data: bytes, name: str) -> Document:
     return Document(name, tree, builder.keys, builder.values, builder.spoilt)
 
 
-@functools.cache
-def schema() -> dict[str, Any]:
-    """The mapping language's JSON schema (draft-07), from the wheel or, in an editable install, from the repository."""
-    for folder in (Path(__file__).parent, Path(__file__).parent.parent):
-        file = folder / "schemas" / "mapping.schema.json"
-        if file.is_file():
-            loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return loaded
-    raise FileNotFoundError("t2t is installed without schemas/mapping.schema.json")
-
-
 def number(text: str) -> float | int | None:
     """The number that this text is in a mapping; None where it is none, or is out of range."""
     if _INTEGER.fullmatch(text) and len(text) <= 20:
@@ -159,7 +147,7 @@ class _Builder:
         self.values: dict[TreePath, Place] = {}
         self.spoilt: set[TreePath] = set()
         self.replaced: set[TreePath] = set()  # values that stand in for refused ones: not for the schema to judge
-        self._text_keys = _text_keys()
+        self._text_keys = grammar.text_keys()
         self._events: Iterator[Any] = iter(())
         self._end: Place = (1, 1)  # the parser places what is missing at the end of a file a line further down
 
@@ -275,50 +263,12 @@ def _spoil(spoilt: set[TreePath], path: TreePath) -> None:
     spoilt.update(path[:end] for end in range(len(path) + 1))
 
 
-@functools.cache
-def _text_keys() -> frozenset[str]:
-    """The keys whose value, or each of a list of values, the schema says is text and nothing else."""
-    keys: set[str] = set()
-
-    def visit(node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.get("properties", {}).items():
-                given = _resolved(value) if isinstance(value, dict) else {}
-                kinds = given.get("type", [])
-                kinds = {kinds} if isinstance(kinds, str) else set(kinds)
-                if given.get("items", {}).get("type") == "string":
-                    kinds.discard("array")
-                    kinds.add("string")
-                if kinds == {"string"}:
-                    keys.add(key)
-            for value in node.values():
-                visit(value)
-
-    visit(schema())
-    return frozenset(keys)
-
-
-def _resolved(node: dict[str, Any]) -> dict[str, Any]:
-    reference = node.get("$ref", "")
-    return schema()["definitions"][reference.rpartition("/")[2]] if reference else node
-
-
 # --- what the schema refuses, in our words ---
-
-
-@functools.cache
-def _validator() -> Any:
-    # To JSON schema 7.0 is an integer; to whoever counts with it, it is not.
-    import jsonschema  # a third of the start of commands that read no mapping
-
-    types = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int)
-    extend: Any = jsonschema.validators.extend
-    return extend(jsonschema.Draft7Validator, type_checker=types)(schema())
 
 
 def _schema_problems(document: Document, replaced: set[TreePath]) -> list[Problem]:
     found: dict[tuple[Location, str, str], Problem] = {}
-    for error in _validator().iter_errors(document.tree):
+    for error in grammar.validator().iter_errors(document.tree):
         path: TreePath = tuple(error.absolute_path)
         if path in replaced:
             continue
@@ -328,6 +278,18 @@ def _schema_problems(document: Document, replaced: set[TreePath]) -> list[Proble
             assert problem.at is not None
             found.setdefault((problem.at, problem.code, problem.message), problem)
     return list(found.values())
+
+
+def _unknown_keys(
+    value: dict[str, Any], known: dict[str, Any], path: TreePath, document: Document
+) -> Iterator[Problem]:
+    for key in value:
+        if key in known:
+            continue
+        close = nearest(key, known, 2)
+        hint = proposing(close[:1]) or f"known keys: {', '.join(known)}"
+        fix = (key, close[0]) if len(close) == 1 and close[0] not in value else None
+        yield Problem("T2T104", f"unknown key '{shown(key)}'", document.at_key(*path, key), hint, fix=fix)
 
 
 def _from_schema(error: jsonschema.ValidationError, document: Document) -> Iterator[Problem]:
@@ -341,10 +303,7 @@ def _from_schema(error: jsonschema.ValidationError, document: Document) -> Itera
     keyword = error.validator
     if keyword == "additionalProperties":
         known = schema_node.get("properties", {})
-        for key in value:
-            if key not in known:
-                hint = did_you_mean(key, known, 1) or f"known keys: {', '.join(known)}"
-                yield Problem("T2T104", f"unknown key '{shown(key)}'", document.at_key(*path, key), hint)
+        yield from _unknown_keys(value, known, path, document)
     elif keyword == "dependencies" or (keyword == "anyOf" and "dependencies" in error.schema_path):
         yield from _needing(value, wanted if keyword == "dependencies" else {"dims": ["axes", "use"]}, path, document)
     elif keyword == "required":
@@ -352,7 +311,7 @@ def _from_schema(error: jsonschema.ValidationError, document: Document) -> Itera
         for key in missing:
             yield Problem("T2T105", f"key '{key}' is missing", at, _example(schema_node, key))
     elif keyword == "enum" and "propertyNames" in error.schema_path:
-        if value in _resolved({"$ref": "row"})["properties"] or value in _resolved({"$ref": "input"})["properties"]:
+        if any(value in grammar.resolved({"$ref": of})["properties"] for of in ("row", "input")):
             rest = f"only {', '.join(wanted)} go together here"
             yield Problem("T2T108", f"key '{value}' does not belong in this row", document.at_key(*path, value), rest)
     elif keyword in {"oneOf", "not"} and not isinstance(value, dict):
@@ -439,6 +398,5 @@ def _example(schema_node: dict[str, Any], key: str) -> str:
     described = schema_node.get("properties", {}).get(key)
     if described is None:
         return ""
-    return (
-        f"for example {key}: {json.dumps(_resolved(described).get('examples', described.get('examples', [None]))[0])}"
-    )
+    example = grammar.resolved(described).get("examples", described.get("examples", [None]))[0]
+    return f"for example {key}: {json.dumps(example)}"

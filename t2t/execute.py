@@ -21,7 +21,7 @@ from t2t.names import shown
 from t2t.plan import Plan, Step, stored
 from t2t.problems import Location, MappingError, Problem, in_file_order
 from t2t.rules import Rule
-from t2t.tensors import DTYPES, TensorRef
+from t2t.tensors import DTYPES, TensorRef, memory
 
 Array = np.ndarray[Any, Any]
 
@@ -108,7 +108,7 @@ def blocks(
     for step in plan.steps:
         names[step.rule.tie or step.target].append(step.target)
     groups = _groups(plan)
-    buffer = np.empty(max((_room(refs) for refs, _ in groups), default=0), np.uint8)
+    buffer = memory(max((_room(refs) for refs, _ in groups), default=0))
     for refs, steps in groups:
         sources: dict[str, Array] = {}
         start = 0

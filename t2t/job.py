@@ -8,26 +8,35 @@ and the steps that they go on with: tensors, filling the module, the proof.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+import google_crc32c
 import numpy as np
 
 import t2t
 from t2t import checkpoints, execute
-from t2t import mapping as mapping_file
 from t2t import plan as planning
+from t2t.at_hand import lock_of
 from t2t.checkpoints import Checkpoint
-from t2t.checkpoints.files import is_address
-from t2t.document import MAX_BYTES
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
+from t2t.places import checkpoint_path, original_path, read_mapping
 from t2t.problems import CheckpointError, Location, MappingError, Problem, T2TError, in_file_order
 from t2t.proof.values import Values
+from t2t.review.stale import (
+    blocks_held_against,
+    other_module,
+    stale,
+    stale_checkpoint,
+    stale_model,
+    stale_source,
+    tensors_held_against,
+)
+from t2t.review.stale_proof import stale_proof
 from t2t.tensors import ModuleInventory
 
 if TYPE_CHECKING:
@@ -51,7 +60,7 @@ class Options(TypedDict, total=False):
     unproven result through. `checksums=False` skips them; `reader="tensorflow"` has TensorFlow read the values.
     `allow_import` are the module prefixes that may be imported, all where there are none. `allow_nonfinite` lets NaN
     and Inf through. `force` replaces a file that t2t did not write. `device` is where the module ends up and is proven;
-    `load_into` leaves its module where it is.
+    `load_into` leaves its module where it is. `locked` refuses whatever differs from the mapping's lock.
     """
 
     checkpoint: str | os.PathLike[str] | None
@@ -63,6 +72,7 @@ class Options(TypedDict, total=False):
     allow_nonfinite: bool
     force: bool
     device: str
+    locked: bool
     note: Note
     progress: Progress
 
@@ -79,11 +89,8 @@ class Job:
     """
 
     def __init__(self, path: str | os.PathLike[str], options: Options, module: nn.Module | None = None) -> None:
-        from t2t import module as modules
-        from t2t.require import unmet
-
         refuse_unknown(options)
-        modules.check_device(options.get("device", "cpu"))
+        _check_device(options)
         self.options = options
         self.note = options.get("note", silent)
         self.unproven = ""
@@ -91,10 +98,12 @@ class Job:
         if read is None:
             raise MappingError(problems)
         self.mapping = read
+        self._module = module
         errors = list(problems)
         failures: list[T2TError] = []
         inventory: ModuleInventory | None = None
         opened: Checkpoint | None = None
+        self.lock = lock_of(read, errors, required=True) if options.get("locked", False) else None
         try:
             # Where the mapping's own source has a problem, that one is told and enough.
             if read.checkpoint or path_option(options, "checkpoint") or not errors:
@@ -106,13 +115,16 @@ class Job:
                 )
         except CheckpointError as error:
             failures.append(error)
+        # Where the lock is missing or none, nothing is imported in its place.
+        is_known = read.arguments is not None and (self.lock is not None or not options.get("locked", False))
         try:
-            if not any(problem.at == read.model_at for problem in problems) and read.arguments is not None:
-                self.module = module if module is not None else self._build(read)
-                inventory = self.inventory = modules.inventory(self.module, read.model_at)
-                errors += unmet(self.module, read.require)
+            if is_known and not any(problem.at == read.model_at for problem in problems):
+                inventory, found = self._inventory(read)
+                errors += found
         except T2TError as error:
             failures.append(error)
+        if inventory is not None:
+            self.inventory = inventory
         if opened is not None:
             self.checkpoint = opened
             for problem in opened.notes:  # first: one of them may say why names are unknown
@@ -123,12 +135,38 @@ class Job:
             for problem in found:
                 if problem.severity == "warning" and all(problem.message != note.message for note in opened.notes):
                     self.note(problem)
+            if self.lock is not None and not errors:
+                errors += stale_source(read, self.lock, opened.inventory, by_value=True)
+                found = [*stale(self.plan, self.lock), *stale_proof(read, self.lock)]
+                errors += [problem for problem in found if problem.severity == "error"]
         if errors or failures:
             if opened is not None:
                 opened.close()
             if not errors and len(failures) == 1:
                 raise failures[0]
             raise MappingError(in_file_order([*errors, *(p for failure in failures for p in failure.problems)]))
+
+    def _inventory(self, read: MappingFile) -> tuple[ModuleInventory | None, list[Problem]]:
+        """What the module holds, and the requirements that it does not meet: by itself, or as the lock has it."""
+        found = [*stale_model(read, self.lock), *stale_checkpoint(read, self.lock)]
+        if self.lock is not None and (self._module is None or found):
+            return (None if found else self.lock.module), found
+        from t2t import module as modules
+        from t2t.require import unmet
+
+        module = self._module = self._module if self._module is not None else self._build(read)
+        inventory = modules.inventory(module, read.model_at)
+        found = unmet(module, read.require)
+        return inventory, [*found, *(other_module(read, self.lock, inventory) if self.lock is not None else ())]
+
+    @property
+    def module(self) -> nn.Module:
+        """The module; with a lock it is built when it is first needed, and refused where it is not the locked one."""
+        if self._module is None:
+            self._module = self._build(self.mapping)
+            if found := self._inventory(self.mapping)[1]:
+                raise MappingError(found)
+        return self._module
 
     def __enter__(self) -> Job:
         return self
@@ -158,25 +196,45 @@ class Job:
         return build(weights=True) if needs_weights else module
 
     def blocks(self, room: execute.Room, dtype: str | None) -> Iterator[execute.Block]:
-        """The plan's tensors in blocks, as `execute.blocks` gives them; then a note of what looks wrong in them."""
+        """
+        The plan's tensors in blocks, as `execute.blocks` gives them; then a note of what looks wrong in them.
+
+        With a lock: raises MappingError (T2T508) when all have come and are not what was locked.
+        """
         values = Values(self.inventory)
         options = {"dtype": dtype, "seen": values.see, **self._values()}
-        yield from execute.blocks(self.plan, self.checkpoint, self._kept(), room, **options)
+        blocks = execute.blocks(self.plan, self.checkpoint, self._kept(), room, **options)
+        yield from blocks if self.lock is None else blocks_held_against(self.lock, self.mapping, blocks)
         for problem in values.problems():
             self.note(problem)
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
-        """The plan's tensors whole, as `execute.tensors` gives them; then a note of what looks wrong in them."""
+        """The same of the plan's tensors whole, as `execute.tensors` gives them."""
         values = Values(self.inventory)
-        yield from execute.tensors(self.plan, self.checkpoint, self._kept(), seen=values.see, **self._values())
+        tensors = execute.tensors(self.plan, self.checkpoint, self._kept(), seen=values.see, **self._values())
+        yield from tensors if self.lock is None else tensors_held_against(self.lock, self.plan, tensors)
         for problem in values.problems():
             self.note(problem)
 
+    def checksums(self) -> dict[str, int]:
+        """The crc32c of each entry's bytes, as they are stored (`output.dtype`). Nothing is kept."""
+        crcs = dict.fromkeys(self.inventory.parameters, 0)
+        buffer = np.empty(execute.BLOCK, np.uint8)
+
+        for block in self.blocks(
+            lambda _, __, count, dtype: buffer[: count * dtype.itemsize].view(dtype), self.mapping.output.dtype
+        ):
+            crcs[block.name] = google_crc32c.extend(crcs[block.name], block.values.view(np.uint8))
+        return crcs
+
     def _kept(self) -> dict[str, Array]:
         """What the module was built with, for the rows that keep it."""
+        kept = [step.target for step in self.plan.steps if step.rule.keep]
+        if not kept:
+            return {}
         from t2t import module as modules
 
-        return modules.values(self.module, [step.target for step in self.plan.steps if step.rule.keep])
+        return modules.values(self.module, kept)
 
     def _values(self) -> dict[str, Any]:
         options = self.options
@@ -210,7 +268,7 @@ class Job:
         if not required and not self.options.get("verify", True):
             self.unproven = "--unproven"
             return None
-        original = original_path(self.mapping, self.checkpoint, self.options)
+        original = original_path(self.mapping, self.checkpoint, path_option(self.options, "checkpoint"))
         again = f"run t2t record {shown(self.mapping.path)}"
         if checkpoint := path_option(self.options, "checkpoint"):
             place = path_option(self.options, "recording") or "FILE"
@@ -286,7 +344,7 @@ class Job:
         assert verify is not None
         # What the graph alone says of rows and of the module's settings, now that there is a difference to explain.
         settings = {path: lint.attributes(module) for path, module in self.module.named_modules()}
-        original = original_path(self.mapping, self.checkpoint, self.options)
+        original = original_path(self.mapping, self.checkpoint, path_option(self.options, "checkpoint"))
         for problem in lint.findings(self.plan, self.checkpoint.path, original, settings):
             self.note(problem)
         options: dict[str, Any] = {"tried": tried, "note": self.note}
@@ -298,8 +356,6 @@ class Job:
 
         It holds no figure that another machine would compute otherwise: the same input gives the same bytes.
         """
-        import torch
-
         return {
             "format": "pt",
             "t2t": t2t.__version__,
@@ -307,9 +363,30 @@ class Job:
             "t2t.model": self.mapping.model,
             "t2t.proof": "proven" if recording is not None else f"not proven: {self.unproven}",
             "t2t.source": self.checkpoint.inventory.digest,
-            "t2t.torch": torch.__version__,
+            **_torch(),
             **({"t2t.recording": recording.key} if recording is not None else {}),
         }
+
+
+def _torch() -> dict[str, str]:
+    """The version of torch that is installed; where nothing has imported it, asked without doing so."""
+    import importlib.metadata
+
+    if (torch := sys.modules.get("torch")) is not None:
+        return {"t2t.torch": str(torch.__version__)}
+    try:
+        return {"t2t.torch": importlib.metadata.version("torch")}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+
+
+def _check_device(options: Options) -> None:
+    """Raises UsageError where torch has no such device. What a lock knows needs no torch, and every torch has a CPU."""
+    device = options.get("device", "cpu")
+    if device != "cpu" or not options.get("locked", False):
+        from t2t import module as modules
+
+        modules.check_device(device)
 
 
 def refuse_unknown(options: Options) -> None:
@@ -331,79 +408,3 @@ def _imports(argument: Any) -> Iterator[str]:
     if isinstance(argument, dict | list):
         for inner in argument.values() if isinstance(argument, dict) else argument:
             yield from _imports(inner)
-
-
-def read_mapping(path: str | os.PathLike[str]) -> tuple[MappingFile | None, list[Problem]]:
-    """The mapping file. Raises CheckpointError (T2T602) where it cannot be read."""
-    name = os.fspath(path)
-    try:
-        mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a FIFO or a device may have no end
-            raise OSError(errno.EINVAL, "Not a regular file")
-        with open(name, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        hint = "name a mapping, a .yaml file" if error.errno in {errno.ENOENT, errno.EINVAL, errno.EISDIR} else ""
-        problem = Problem("T2T602", f"the mapping cannot be read: {error.strerror}", Location(name, 1, 1), hint)
-        raise CheckpointError(problem) from None
-    return mapping_file.read(data, name)
-
-
-def checkpoint_path(mapping: MappingFile, replaced: str | None) -> str:
-    """The checkpoint to open. Raises CheckpointError (T2T601) where nothing names one."""
-    path = replaced or mapping.checkpoint
-    if not path:
-        raise CheckpointError(
-            Problem("T2T601", "the mapping names no checkpoint", Location(mapping.path, 1, 1), "give --checkpoint")
-        )
-    return path
-
-
-def original_path(mapping: MappingFile, checkpoint: Checkpoint, options: Options) -> str:
-    """
-    The original's file or directory. What belongs to the checkpoint follows --checkpoint: the checkpoint itself, its
-    own .meta, and what lies beside or below it, which is looked for at the same place beside or below the given one.
-
-    An address is looked for from the given checkpoint as it stands to the mapping's, whatever the way.
-    """
-    assert mapping.verify is not None
-    path, given = mapping.verify.reference.path, path_option(options, "checkpoint")
-    own = _plain(mapping.checkpoint).removesuffix(".index")
-    if given is None or not path or not own:
-        return path
-    plain, whole = _plain(path), whole_path(checkpoint)
-    if plain in (own, own.removesuffix(SAVED_VARIABLES)):
-        return whole
-    if plain == f"{own}.meta":
-        return f"{checkpoint.path}.meta"
-    if plain.startswith(f"{own}/"):  # the mapping names a directory
-        folder = whole if whole != checkpoint.path else os.path.dirname(checkpoint.path)
-        return os.path.join(folder, plain.removeprefix(f"{own}/"))
-    if is_address(plain) != is_address(own) or os.path.isabs(plain) != os.path.isabs(own):
-        return path
-    way = os.path.relpath(_from_root(plain), os.path.dirname(_from_root(own.removesuffix(SAVED_VARIABLES))))
-    if way.startswith("..") and not is_address(plain):
-        return path
-    stands = _plain(given) if os.path.isdir(given) else whole
-    return os.path.normpath(os.path.join(os.path.dirname(stands), way))
-
-
-#: Where a SavedModel's variables lie in it, as a prefix.
-SAVED_VARIABLES = "/variables/variables"
-
-
-def whole_path(checkpoint: Checkpoint) -> str:
-    """The checkpoint as its own library takes it: a SavedModel's directory, else the path that was found."""
-    folder = checkpoint.path.removesuffix(SAVED_VARIABLES)
-    return folder if os.path.isfile(os.path.join(folder, "saved_model.pb")) else checkpoint.path
-
-
-def _plain(path: str) -> str:
-    """The path without what makes no difference; an address loses its last slashes only."""
-    return path.rstrip("/") if is_address(path) or not path else os.path.normpath(path)
-
-
-def _from_root(path: str) -> str:
-    """An address as if its scheme and host were directories, so that a way between two of them can be told."""
-    scheme, _, rest = path.partition("://")
-    return f"/{scheme}/{rest}" if is_address(path) else path

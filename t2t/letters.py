@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from t2t.document import Document
@@ -108,7 +108,7 @@ class Letters:
         for rows in itertools.product(*(self._rows(table, letters) for table in tables)):
             yield dict(zip(flat, itertools.chain.from_iterable(rows), strict=True))
 
-    def within(self, letters: set[str], values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
+    def within(self, letters: Set[str], values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
         """The given values with every value of these letters beside them; of a table, those of its rows that fit."""
         fitting = []
         tables = self._of(letters)

@@ -56,6 +56,22 @@ class Require:
     places: Dict[str, Location]
 
 
+def same_setting(found: Any, wanted: Any) -> bool:
+    """`==` of a plain value and a required one, where 2 is (2, 2) and a list is a tuple; True is not 1."""
+    if isinstance(found, list | tuple) and not isinstance(wanted, list | tuple):
+        return bool(found) and all(same_setting(item, wanted) for item in found)
+    if isinstance(wanted, list | tuple) and not isinstance(found, list | tuple):
+        return bool(wanted) and all(same_setting(found, item) for item in wanted)
+    if isinstance(found, list | tuple):
+        return len(found) == len(wanted) and all(same_setting(a, b) for a, b in zip(found, wanted, strict=True))
+    if isinstance(found, bool) != isinstance(wanted, bool):
+        return False
+    try:
+        return bool(found == wanted)
+    except (RuntimeError, ValueError, TypeError):  # a tensor of several elements has no truth
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """
@@ -89,6 +105,7 @@ class Mapping:
     model: str
     model_at: Location
     arguments: Dict[str, Any] | None
+    source_at: Location
     checkpoint: str
     names: Literal["key", "full_name"]
     select: str
@@ -110,8 +127,12 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
     The mapping is None only where nothing of it can be used (it isn't YAML, or not a mapping with a list of rows). With
     problems it is still good for finding more of them, never for converting.
     """
-    document, problems = yaml_text.parse(data, path)
-    tree = document.tree
+    return made(*yaml_text.parse(data, path), data)
+
+
+def made(document: Document, problems: list[Problem], data: bytes) -> tuple[Mapping | None, list[Problem]]:
+    """The same of a file that is parsed already, with what was wrong with it then; `data` are its bytes."""
+    path, tree = document.path, document.tree
     if not isinstance(tree, dict) or not isinstance(tree.get("map"), list):
         return None, problems
     source, output = _section(tree, "source"), _section(tree, "output")
@@ -133,6 +154,7 @@ def read(data: bytes, path: str) -> tuple[Mapping | None, list[Problem]]:
         model=str(tree.get("model", "")),
         model_at=document.at("model"),
         arguments=_section(tree, "with") if ("with",) not in document.spoilt else None,
+        source_at=document.at_key("source"),
         checkpoint=resolved(path, source.get("checkpoint")),
         names="full_name" if source.get("names") == "full_name" else "key",
         select=select,

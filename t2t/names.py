@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 #: TensorFlow adds this to a variable's name in a graph, and a checkpoint doesn't store it.
@@ -91,17 +91,18 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A name with indices in it: text and indices in turn."""
+    """A name with indices in it: text and indices in turn; `letters` are those that its indices use."""
 
     parts: tuple[str | Index, ...]
+    letters: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        indices = (part for part in self.parts if isinstance(part, Index))
+        letters = frozenset(letter for index in indices for _, letter in index.terms if letter)
+        object.__setattr__(self, "letters", letters)  # asked for once for each name that it stands for
 
     def __str__(self) -> str:
         return "".join(part if isinstance(part, str) else f"<{part.text}>" for part in self.parts)
-
-    @property
-    def letters(self) -> set[str]:
-        """The letters that its indices use."""
-        return {letter for part in self.parts if isinstance(part, Index) for _, letter in part.terms if letter}
 
     def filled(self, values: Mapping[str, Value]) -> str:
         """The name for these values of its letters. Raises TemplateError."""

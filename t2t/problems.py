@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 
@@ -50,7 +50,7 @@ CODES = {
     "T2T207": "reuse without a second reader",
     "T2T208": "a pattern that matches nothing",
     "T2T209": "nothing to convert",
-    "T2T210": "parameters not checked, no lock",
+    "T2T210": "parameters not checked",
     "T2T211": "a full name that several variables share",
     "T2T212": "a drop that does not fit",
     "T2T213": "an optional row that fits one side only",
@@ -81,6 +81,8 @@ CODES = {
     "T2T505": "a requirement that is not met",
     "T2T506": "the two readers differ",
     "T2T507": "a mistake that the recording does not catch",
+    "T2T508": "the lock is stale",
+    "T2T509": "no lock",
     "T2T601": "no checkpoint there",
     "T2T602": "a file that cannot be opened or read",
     "T2T603": "not a checkpoint that t2t reads",
@@ -100,6 +102,7 @@ CODES = {
     "T2T617": "statistics that were never updated",
     "T2T618": "the object graph cannot be read",
     "T2T619": "a library that this address needs is missing",
+    "T2T620": "a lock that cannot be read",
     "T2T700": "code is imported",
     "T2T701": "the model cannot be imported",
     "T2T702": "the model is not a torch module",
@@ -142,6 +145,7 @@ class Problem:
 
     `message` names the subject and both sides of a disagreement, `hint` the way out. `details` are further lines for a
     person who reads one problem at a time. Both `message` and `hint` are one line, lower case, without a full stop.
+    Where there is one answer only, `fix` is what stands at the place, and what should.
     """
 
     code: str
@@ -150,6 +154,7 @@ class Problem:
     hint: str = ""
     severity: Severity = "error"
     details: tuple[str, ...] = ()
+    fix: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         """`file:line:column: CODE message; hint`, or `path: CODE: message; hint` for a file without lines."""
@@ -221,3 +226,18 @@ def exit_code(problems: Iterable[Problem]) -> int:
     What could not be read or written at all (3) outweighs what was read and does not fit (1).
     """
     return max((EXIT_CODES[problem.code[3]] for problem in problems if problem.severity == "error"), default=0)
+
+
+def as_json(problem: Problem) -> dict[str, Any]:
+    """The problem as plain values."""
+    return {
+        "code": problem.code,
+        "severity": problem.severity,
+        "path": problem.at.path if problem.at else None,
+        "line": problem.at.line if problem.at else None,
+        "column": problem.at.column if problem.at else None,
+        "message": problem.message,
+        "hint": problem.hint,
+        "details": list(problem.details),
+        **({"fix": {"old": problem.fix[0], "new": problem.fix[1]}} if problem.fix else {}),
+    }

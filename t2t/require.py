@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from t2t.mapping import Require
+from t2t.mapping import Require, same_setting
 from t2t.names import did_you_mean, matches, nearest, proposing, shown
 from t2t.problems import Problem
 from t2t.usercode import cause, undisturbed
@@ -30,6 +30,17 @@ def unmet(module: nn.Module, requires: Sequence[Require]) -> list[Problem]:
         for require in requires:
             problems += _unmet(parts, require)
     return problems
+
+
+def met(module: nn.Module, requires: Sequence[Require]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What a module that meets them all has: the required attributes, by pattern and by the name of the part."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for require in requires:
+        own = found.setdefault(require.pattern, {})
+        for name, _ in module.named_modules():
+            if matches(require.pattern, name, "."):
+                own.setdefault(name, {}).update(require.attributes)
+    return found
 
 
 def _unmet(parts: Mapping[str, nn.Module], require: Require) -> list[Problem]:
@@ -68,7 +79,7 @@ def _differences(name: str, part: nn.Module, require: Require) -> Iterator[Probl
             if isinstance(part, nn.ModuleList | nn.ModuleDict | nn.Sequential):
                 hint = f"{shown(require.pattern)} matches what holds modules, too: for those in it write {name}.*"
             yield Problem("T2T505", message, at, hint)
-        elif not _equal(found, wanted):
+        elif not same_setting(_plain(found), wanted):
             message = f"{subject}.{attribute} is {shown(str(_plain(found)))}, but require says {shown(str(wanted))}"
             yield Problem("T2T505", message, at, "build it so, or change the requirement")
 
@@ -90,20 +101,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     return value
-
-
-def _equal(found: Any, wanted: Any) -> bool:
-    """`==`, where 2 is (2, 2) and a list is a tuple; True is not 1."""
-    found, wanted = _plain(found), _plain(wanted)
-    if isinstance(found, tuple) and not isinstance(wanted, tuple):
-        return bool(found) and all(_equal(item, wanted) for item in found)
-    if isinstance(wanted, tuple) and not isinstance(found, tuple):
-        return bool(wanted) and all(_equal(found, item) for item in wanted)
-    if isinstance(found, tuple):
-        return len(found) == len(wanted) and all(_equal(a, b) for a, b in zip(found, wanted, strict=True))
-    if isinstance(found, bool) != isinstance(wanted, bool):
-        return False
-    try:
-        return bool(found == wanted)
-    except (RuntimeError, ValueError, TypeError):  # a tensor of several elements has no truth
-        return False

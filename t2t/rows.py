@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from t2t import axes as notation
@@ -49,6 +49,8 @@ MAX_DEPTH = 4
 _PLACEHOLDER = re.compile(r"<[^<>]*>?")
 
 _NO_NAME = Template(())
+
+_FIELDS = tuple(field.name for field in fields(Rule))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,9 @@ def name_problems(name: str, at: Location) -> list[Problem]:
     """A suffix that names in a mapping don't have."""
     for suffix in (OUTPUT_SUFFIX, VALUE_SUFFIX):
         if name.endswith(suffix):
-            hint = f"write {shown(name.removesuffix(suffix))}"
-            return [Problem("T2T109", f"{shown(name)} ends in {suffix}, which names in a mapping don't", at, hint)]
+            bare = name.removesuffix(suffix)
+            message = f"{shown(name)} ends in {suffix}, which names in a mapping don't"
+            return [Problem("T2T109", message, at, f"write {shown(bare)}", fix=(name, bare))]
     return []
 
 
@@ -219,10 +222,10 @@ class _Reader:
         ]
         torch = self._template(row["torch"], places["torch"])
         tie = self._template(row["tie"], places["tie"]) if isinstance(row.get("tie"), str) else None
-        made = Rule(target="", at=at, places=places)
+        same: dict[str, Any] = {}
         more: dict[str, Any] = {}
         if not is_spoilt:
-            made, more = self._keys(row, made)
+            same, more = self._keys(row, Rule(target="", at=at, places=places))
         elif any(key.startswith("use") for key in row):
             return None
         if any(problem.code == "T2T111" for problem in self.problems[before:]):
@@ -231,9 +234,10 @@ class _Reader:
             message = "select: none, but source has no select"
             self._tell("T2T108", message, places["select"], "remove it")
         whole = not is_spoilt and len(self.problems) == before
-        return _Row(replace(made, is_whole=whole), tuple(tf), torch, tie, **more)
+        made = Rule(target="", at=at, places=places, is_whole=whole, **same)
+        return _Row(made, tuple(tf), torch, tie, **more)
 
-    def _keys(self, row: Mapping[str, Any], made: Rule) -> tuple[Rule, dict[str, Any]]:
+    def _keys(self, row: Mapping[str, Any], made: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the keys of a row say that the schema accepts: what is the same in all its rules, and what is not."""
         axes, order = self._axes(row, made), {}
         for axis, text in row.get("order", {}).items():
@@ -256,23 +260,22 @@ class _Reader:
             letter: self._template(str(value), made.place("with")) if isinstance(value, str) else value
             for letter, value in row.get("with", {}).items()
         }
-        made = replace(
-            made,
-            axes=axes,
-            dims=row.get("dims", {}),
-            join=row.get("join"),
-            flip=tuple(row.get("flip", ())),
-            order=order,
-            scale=scale if not isinstance(scale, str) else None,
-            add=add if not isinstance(add, dict | str) else None,
-            dtype=row.get("dtype"),
-            reuse=row.get("reuse") is True,
-            optional=row.get("optional") is True,
-            fill=row.get("fill"),
-            keep=row.get("keep") == "init",
-            why=str(row.get("why", "")),
-        )
-        return made, {
+        same = {
+            "axes": axes,
+            "dims": row.get("dims", {}),
+            "join": row.get("join"),
+            "flip": tuple(row.get("flip", ())),
+            "order": order,
+            "scale": scale if not isinstance(scale, str) else None,
+            "add": add if not isinstance(add, dict | str) else None,
+            "dtype": row.get("dtype"),
+            "reuse": row.get("reuse") is True,
+            "optional": row.get("optional") is True,
+            "fill": row.get("fill"),
+            "keep": row.get("keep") == "init",
+            "why": str(row.get("why", "")),
+        }
+        return same, {
             "slice": tuple(self._template(text, made.place("slice")) for text in row.get("slice", ())),
             "into": tuple(self._template(text, made.place("into")) for text in row.get("into", ())),
             "add": entries,
@@ -484,9 +487,10 @@ class _Reader:
                 self._is_over = True
                 self._tell("T2T110", f"the rows stand for more than {MAX_RULES} names", row.made.at)
             return
+        same = {name: getattr(row.made, name) for name in _FIELDS}
         for values in self.letters.values(told_apart):
             try:
-                yield self._filled(row, values, joined)
+                yield Rule(**{**same, **self._filled(row, values, joined)})
             except TemplateError as error:
                 self._tell("T2T111", error.cause, self._place_of_error(row, values), error.hint)
                 return
@@ -496,7 +500,8 @@ class _Reader:
                 self._tell("T2T307", f"{key} {error}", place, "for example ['0:4']")
                 return
 
-    def _filled(self, row: _Row, values: Mapping[str, Value], joined: set[str]) -> Rule:
+    def _filled(self, row: _Row, values: Mapping[str, Value], joined: set[str]) -> dict[str, Any]:
+        """What a rule has of its own, by its fields' names: the rest is that of all the row's rules."""
         if joined:
             sources = tuple(
                 name.filled(each) for name in row.tf for each in self.letters.within(name.letters & joined, values)
@@ -506,26 +511,24 @@ class _Reader:
         shadowed: tuple[str, ...] = ()
         if self.select and row.is_selecting:
             shadowed, sources = sources, tuple(name + self.select for name in sources)
-        more: dict[str, Any] = {}
+        own: dict[str, Any] = {
+            "target": row.torch.filled(values),
+            "sources": sources,
+            "tie": row.tie.filled(values) if row.tie is not None else None,
+            "slice": tuple(bounds(part.filled(values)) for part in row.slice),
+            "into": tuple(bounds(part.filled(values)) for part in row.into),
+            "shadowed": shadowed,
+        }
         if row.add:
-            more["add"] = {axis: {k: self._number(v, values) for k, v in e.items()} for axis, e in row.add.items()}
+            own["add"] = {axis: {k: self._number(v, values) for k, v in e.items()} for axis, e in row.add.items()}
         if row.scale is not None:
-            more["scale"] = self._number(row.scale, values)
+            own["scale"] = self._number(row.scale, values)
         if row.used is not None:
             recipe, tf, torch = row.used
             known = {letter: value for letter, value in values.items() if letter in tf.letters | torch.letters}
             names = (name.filled(known) if name.letters <= known.keys() else str(name) for name in (tf, torch))
-            more["use"] = (row.made.at, *names, recipe)
-        return replace(
-            row.made,
-            target=row.torch.filled(values),
-            sources=sources,
-            tie=row.tie.filled(values) if row.tie is not None else None,
-            slice=tuple(bounds(part.filled(values)) for part in row.slice),
-            into=tuple(bounds(part.filled(values)) for part in row.into),
-            shadowed=shadowed,
-            **more,
-        )
+            own["use"] = (row.made.at, *names, recipe)
+        return own
 
     @staticmethod
     def _number(value: float | Template, values: Mapping[str, Value]) -> float:

@@ -15,13 +15,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from t2t import api
 from tests.checkpoints.writing import Tensor, bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,6 +195,18 @@ def small(folder: Path, sizes: Sequence[int] = (4, 3, 2)) -> Project:
     header = f"t2t: 1\nmodel: small:Small\nwith: {{sizes: {list(sizes)}}}\nsource: {{checkpoint: small.ckpt}}\nmap:\n"
     (folder / "small.yaml").write_text(header + "\n".join(rows) + "\n")
     return Project(folder, state)
+
+
+def locked_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """The same in the current directory, with small.lock.json beside it, and small.py not imported; for a fixture."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    sys.modules.pop("small", None)
+    made = small(folder)
+    api.lock("small.yaml")
+    sys.modules.pop("small", None)
+    yield made
+    sys.modules.pop("small", None)
 
 
 def store(folder: Path, variables: Mapping[str, np.ndarray]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2t.console import Console
+from t2t import results
+from t2t.console import Console, sized
 from t2t.problems import Location, Problem, UsageError
 from t2t.proof.compare import Comparison, OutputDelta
 from t2t.proof.diagnosis import Diagnosis, Repair
@@ -358,9 +359,7 @@ def test_json_has_any_name_as_it_is(tmp_path: Path) -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_845_056, "12.8 MB"), (5 * 10**12, "5000.0 GB")],
 )
 def test_sizes_are_in_decimal_units(nbytes: int, size: str) -> None:
-    from t2t.console import _size
-
-    assert _size(nbytes) == size
+    assert sized(nbytes) == size
 
 
 # --- the console itself ---
@@ -396,8 +395,8 @@ def test_a_recording_is_told_with_how_many_layers_it_has(
     draw = Draw({"x": np.zeros(2)}, {"y": np.zeros((2, 3))})
     inside = Inside((Layer("o", "Add", ("v",), None, None),) * count)
     made = Recording({}, (draw, draw), None, {"tensorflow": "2.21.0", "t2t": "0.1.0"}, steps=2, inside=inside)
-    Console("concise").recording("r.npz", made)
-    Console("json").recording("r.npz", made)
+    results.recording(Console("concise"), "r.npz", made)
+    results.recording(Console("json"), "r.npz", made)
     concise, document = capsys.readouterr().out.split("\n", 1)
 
     assert concise == f"wrote r.npz: 1 draw, 2 steps each, of y [2, 3]{told}, by tensorflow 2.21.0, t2t 0.1.0"
@@ -447,7 +446,7 @@ def diagnosed(count: int = 1) -> Diagnosis:
 @pytest.mark.parametrize("passes", [True, False])
 def test_no_name_of_a_diagnosis_is_a_command(capsys: pytest.CaptureFixture[str], shape: str, passes: bool) -> None:
     comparison = compared(replace(diagnosed(), passes=passes))
-    Console(shape).comparison(comparison, comparison.problems())
+    results.comparison(Console(shape), comparison, comparison.problems())
     told = capsys.readouterr()
 
     assert told.err == ""
@@ -462,9 +461,9 @@ def test_no_name_of_a_diagnosis_is_a_command(capsys: pytest.CaptureFixture[str],
 
 def test_concise_shows_the_layers_around_and_full_all(capsys: pytest.CaptureFixture[str]) -> None:
     comparison = compared(diagnosed(12))
-    Console("concise").comparison(comparison, [])
+    results.comparison(Console("concise"), comparison, [])
     concise = capsys.readouterr().out
-    Console("full").comparison(comparison, [])
+    results.comparison(Console("full"), comparison, [])
     full = capsys.readouterr().out
 
     assert (concise.count("differs"), concise.count("...")) == (5, 1)
@@ -472,7 +471,7 @@ def test_concise_shows_the_layers_around_and_full_all(capsys: pytest.CaptureFixt
 
 
 def test_without_a_diagnosis_there_is_the_verdict_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    Console("full").comparison(compared(None), [])
+    results.comparison(Console("full"), compared(None), [])
     assert capsys.readouterr().out == "y [1]: max|Δ| 1 exceeds 1e-05, where max|TF| is 1\nnot proven\n"
-    Console("json").comparison(compared(None), [])
+    results.comparison(Console("json"), compared(None), [])
     assert "diagnosis" not in json.loads(capsys.readouterr().out)

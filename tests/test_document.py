@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import t2t
-from t2t import mapping
+from t2t import grammar, mapping
 from t2t.document import MAX_BYTES, MAX_NODES, parse
 from t2t.problems import Location
 from tests.given import HEAD, lines
@@ -457,6 +458,35 @@ def test_any_text_is_read_or_refused(text: str, before: str) -> None:
         assert yaml.safe_load(text)
 
 
+#: Rows that are right, and what is put in the place of one of their values, or beside them.
+_RIGHT: list[dict[str, Any]] = [
+    {"tf": "a", "torch": "b", "axes": "i o -> o i", "dtype": "float32"},
+    {"tf": "a", "torch": "b", "use": "dense", "with": {"n": "a"}},
+    {"tf": ["a", "b"], "torch": "b", "axes": "i -> i", "join": "i", "dims": {"i": 1}},
+    {"torch": "b", "tie": "a"},
+    {"torch": "b", "keep": "init", "why": "a"},
+    {"torch": "b", "fill": 1, "into": ["0:1"]},
+    {"tf": "a", "torch": "b", "axes": "i -> i", "flip": ["i"], "order": {"i": "a"}, "add": {"i": {"a": "b"}}},
+]
+_VALUES: list[Any] = ["", "a", "b", "0:1", "float32", "float99", "none", "init", 0, 1, -1, 1.0, True, None]
+_VALUES += [[], [1], [-1], ["a", ""], ["a", "b"], ["0:1"], {}, {"a": 1}, {"a": "b"}, {"a": {"b": 1}}]
+
+
+def test_each_row_is_judged_as_if_it_stood_alone() -> None:
+    """Of rows that are alike the first is looked at: jsonschema, which looks at every one, finds the same."""
+    keys = [*grammar.schema()["definitions"]["row"]["properties"], "x"]
+    rows: list[Any] = [*_RIGHT, *_VALUES, *({**row, key: value} for row in _RIGHT for key in keys for value in _VALUES)]
+    tree = {"t2t": 1, "model": "a:b", "source": {}, "map": rows, "recipes": {"own": rows[::-1]}}
+    types = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int)
+    extend: Any = jsonschema.validators.extend
+
+    def found(validator: Any) -> list[tuple[Any, ...]]:
+        errors = validator.iter_errors(tree)
+        return [(list(error.absolute_path), list(error.absolute_schema_path), error.message) for error in errors]
+
+    assert found(grammar.validator()) == found(extend(jsonschema.Draft7Validator, type_checker=types)(grammar.schema()))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
@@ -467,7 +497,8 @@ def test_nesting_a_hundred_thousand_deep_is_refused_fast_and_without_harm() -> N
     """In a process of its own: libyaml's own tree builder would end it with a signal."""
     code = """
 import time
-from t2t.document import parse, schema
+from t2t.document import parse
+from t2t.grammar import schema
 schema()
 for text in ("[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 500_000 + "]" * 500_000):
     began = time.process_time()
@@ -482,7 +513,7 @@ for text in ("[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 500_000 + "]
 def test_a_copy_without_its_schema_says_so(tmp_path: Path) -> None:
     package = Path(t2t.__file__).parent
     shutil.copytree(package, tmp_path / "t2t", ignore=shutil.ignore_patterns("__pycache__", "schemas"))
-    command = [sys.executable, "-c", "from t2t import document; document.schema()"]
+    command = [sys.executable, "-c", "from t2t import grammar; grammar.schema()"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.stderr.splitlines()[-1] == ("FileNotFoundError: t2t is installed without schemas/mapping.schema.json")

@@ -22,7 +22,7 @@ from t2t.checkpoints import Checkpoint
 from t2t.execute import tensors
 from t2t.plan import Step
 from t2t.problems import CheckpointError, MappingError, Problem
-from t2t.tensors import DTYPES, ModuleInventory, ParameterRef, TensorRef
+from t2t.tensors import DTYPES, LARGE, PAGE, ModuleInventory, ParameterRef, TensorRef
 from tests.given import Array, Memory, lines, parameters, planned, read
 
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.kind == "float"]
@@ -211,6 +211,21 @@ def test_each_variable_is_read_once_in_the_order_of_the_file() -> None:
     assert checkpoint.checks == 1
     assert list(found) == ["d1", "d2", "b1", "b2", "c1", "c2", "a1", "a2"]
     assert np.array_equal(found["c2"], BIAS + 2)
+
+
+def test_large_variables_are_read_to_the_beginning_of_a_page() -> None:
+    begins = []
+
+    class Noting(Memory):
+        def read(self, ref: TensorRef, out: Any = None) -> Array:
+            begins.append(out.ctypes.data % PAGE)
+            return super().read(ref, out)
+
+    large = np.zeros(LARGE, np.float32)
+    inventory = module({"a": large.shape, "b": large.shape})
+    done("- {tf: a, torch: a}\n- {tf: b, torch: b}\n", Noting({"a": large, "b": large}), inventory)
+
+    assert begins == [0, 0]
 
 
 def test_a_variable_that_no_row_reads_is_not_read() -> None:

@@ -21,6 +21,7 @@ Not here, or not whole, and why:
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -331,8 +332,9 @@ def what_is_no_regular_file(folder: Path) -> None:
             if kind == "fifo":
                 os.mkfifo(folder / name)
             elif kind == "socket":
-                with socket.socket(socket.AF_UNIX) as listener:
-                    listener.bind(os.path.relpath(folder / name))
+                # A socket's address holds 107 bytes: only the name alone fits wherever the folder lies.
+                with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(folder):
+                    listener.bind(name)
             elif kind == "device":
                 (folder / name).symlink_to("/dev/zero")
             elif name in (INDEX, DATA):

@@ -40,7 +40,7 @@ from tests.commands import MODEL, ROOT, Project, server, small, store
 from tests.test_faults_checkpoints import MODULE, SECONDS, Step, run
 
 IMPORTING = "note: T2T700 importing small:Small"
-NO_LOCK = "T2T210 parameters not checked: no lock; convert checks them against the module itself"
+NO_LOCK = "T2T210 parameters not checked: no lock; t2t lock writes one, convert checks them by itself"
 
 #: Lines 1 to 7 of the mapping that the faults are put into.
 WITH = "with: {sizes: [4, 3]}"

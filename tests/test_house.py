@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         ("lint-imports",),
         ("check-jsonschema", "--check-metaschema", "schemas/mapping.schema.json"),
         ("check-jsonschema", "--schemafile", "schemas/mapping.schema.json", "mappings/madry.yaml"),
+        ("check-jsonschema", "--check-metaschema", "schemas/lock.schema.json"),
+        ("check-jsonschema", "--schemafile", "schemas/lock.schema.json", "mappings/madry.lock.json"),
     ],
     ids=lambda command: " ".join(command[:2]),
 )
@@ -37,6 +40,22 @@ def test_the_tool_finds_nothing(command: tuple[str, ...]) -> None:
     done = _run(*command)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_file_has_its_layer_and_the_page_knows_them_all() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("siblings not each other:\n\n```\n")[2].partition("```")[0]
+
+    assert page.splitlines() == [layer.replace("t2t.", "") for layer in layers]
+    files = {path.stem for path in (ROOT / "t2t").glob("*.py")} | {
+        p.parent.name for p in (ROOT / "t2t").glob("*/__init__.py")
+    }
+    assert {name for layer in page.splitlines() for name in layer.split(" | ")} == files - {
+        "__init__",
+        "__main__",
+        "nn",
+    }
 
 
 def test_ruff_and_the_import_contracts_can_fail(tmp_path: Path) -> None:

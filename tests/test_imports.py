@@ -138,6 +138,16 @@ def test_a_model_beside_a_stray_module_is_still_found(project: Project) -> None:
 HEAVY = "sorted({'torch', 'tensorflow', 'numpy', 'yaml', 'jsonschema', 'rich', 'safetensors'} & set(sys.modules))"
 
 
+def test_while_a_command_runs_cycles_are_collected_but_in_what_was_imported(project: Project) -> None:
+    script = (
+        "import gc, sys; from t2t.__main__ import main; main(); print(gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    )
+
+    done = python("-c", script, "check", "small.yaml", cwd=project.folder)
+
+    assert done.out.splitlines()[-1] == "True True"
+
+
 def test_importing_t2t_imports_nothing_heavy(tmp_path: Path) -> None:
     done = python("-c", f"import sys, t2t\ndir(t2t)\nprint({HEAVY})", cwd=tmp_path)
     used = python("-c", f"import sys, t2t\nt2t.check\nprint('numpy' in {HEAVY})", cwd=tmp_path)

@@ -108,9 +108,9 @@ def test_a_glob_that_matches_nothing_is_a_mistake(net: Path) -> None:
 def test_a_name_with_a_star_is_matched_by_itself() -> None:
     checkpoint = Memory({"a*b": np.zeros(1), "axb": np.zeros(1)})
 
-    assert [ref.name for ref in api.inspect(checkpoint, ["a*b"]).refs] == ["a*b", "axb"]
+    assert [ref.name for ref in inspection.inspect(checkpoint, ["a*b"]).refs] == ["a*b", "axb"]
     with pytest.raises(UsageError):
-        api.inspect(Memory({"a[0]": np.zeros(1)}), ["a?0?"])
+        inspection.inspect(Memory({"a[0]": np.zeros(1)}), ["a?0?"])
 
 
 def test_the_largest_come_first_if_asked(net: Path) -> None:
@@ -125,11 +125,11 @@ def test_the_models_names_instead_of_the_files() -> None:
         refs[name] = replace(refs[name], full_name=full_name)
     checkpoint.inventory = CheckpointInventory(refs)
 
-    found = api.inspect(checkpoint, names="full_name")
+    found = inspection.inspect(checkpoint, names="full_name")
 
     assert [found.labels[ref.name] for ref in found.refs] == ["b/kernel", "x", "z/kernel"]
-    assert [ref.name for ref in api.inspect(checkpoint, ["z/*"], names="full_name").refs] == ["layers/0/vars/0"]
-    assert [ref.name for ref in api.inspect(checkpoint).refs] == list(refs)
+    assert [ref.name for ref in inspection.inspect(checkpoint, ["z/*"], names="full_name").refs] == ["layers/0/vars/0"]
+    assert [ref.name for ref in inspection.inspect(checkpoint).refs] == list(refs)
 
 
 def test_verbose_says_where_the_bytes_lie(net: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_bar_is_drawn_only_where_values_are_read(net: Path) -> None:
 
 
 def test_the_table_is_aligned_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    Console("concise")._table(["variable", "size", ""], [["a", "1", "why"], ["long name", "1,000", ""]])
+    Console("concise").table(["variable", "size", ""], [["a", "1", "why"], ["long name", "1,000", ""]])
 
     assert capsys.readouterr().out == "variable    size\na              1  why\nlong name  1,000\n"
 

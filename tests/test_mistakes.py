@@ -87,7 +87,7 @@ OF_THE_GRAPH = (
     "h w i o -> i o h w"
 )
 
-NO_LOCK = "6:1: T2T210 parameters not checked: no lock; convert checks them against the module itself"
+NO_LOCK = "6:1: T2T210 parameters not checked: no lock; t2t lock writes one, convert checks them by itself"
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_without_a_modules_inventory_the_parameters_are_a_note() -> None:
 
     assert [problem.severity for problem in problems] == ["note"]
     assert lines(problems) == [
-        "4:1: T2T210 parameters not checked: no lock; convert checks them against the module itself"
+        "4:1: T2T210 parameters not checked: no lock; t2t lock writes one, convert checks them by itself"
     ]
     assert [(step.target, step.shape) for step in ready.steps] == [("p", (3, 2)), ("q", (3,))]
 
@@ -255,7 +255,7 @@ def test_every_parameter_is_written_once(text: str, refs: list[ParameterRef], pr
 def test_two_rows_for_one_name_are_refused_without_a_module_too() -> None:
     assert told(ROWS + "- {torch: q, fill: 0}\n", variables(V, B), None) == [
         "7:11: T2T203 q is written twice, first in line 6; remove one of the rows",
-        "4:1: T2T210 parameters not checked: no lock; convert checks them against the module itself",
+        "4:1: T2T210 parameters not checked: no lock; t2t lock writes one, convert checks them by itself",
     ]
 
 

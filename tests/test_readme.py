@@ -30,12 +30,21 @@ def _run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A directory with the example in it, where output may be written."""
+    """A directory with the example in it, where output may be written, and the plain transpose of it."""
     (tmp_path / "mappings").symlink_to(ROOT / "mappings", target_is_directory=True)
+    (tmp_path / "changed.yaml").write_text(_plainly_transposed())
     return tmp_path
 
 
-REAL = [*SESSIONS[:-2], *INSPECT]
+def _plainly_transposed() -> str:
+    text = (ROOT / "mappings" / "madry.yaml").read_text()
+    changed = text.replace("axes: (h w c) o -> o (c h w), dims: {h: 7, w: 7}", "permute: [1, 0]")
+    assert changed != text
+    return changed
+
+
+REFUSED = [session for session in SESSIONS if "T2T501" in session[1]]
+REAL = [*(session for session in SESSIONS if session not in REFUSED), *INSPECT]
 
 
 @pytest.mark.parametrize(("command", "output"), REAL, ids=[command for command, _ in REAL])
@@ -46,16 +55,15 @@ def test_the_session_is_real(command: str, output: str, clone: Path) -> None:
     assert _without_figures(done.stdout) == _without_figures(output)
 
 
-@pytest.mark.parametrize(("command", "output"), SESSIONS[-2:], ids=["convert", "verify"])
+@pytest.mark.parametrize(("command", "output"), REFUSED, ids=["convert", "verify"])
 def test_the_refusal_is_real(command: str, output: str, tmp_path: Path) -> None:
-    """The last two sessions are those with the plain transpose."""
+    """Two sessions are those with the plain transpose."""
     (tmp_path / "mappings").mkdir()
     for entry in (ROOT / "mappings").iterdir():
         (tmp_path / "mappings" / entry.name).symlink_to(entry)
     mapping = tmp_path / "mappings" / "madry.yaml"
-    text = mapping.read_text().replace("axes: (h w c) o -> o (c h w), dims: {h: 7, w: 7}", "permute: [1, 0]")
     mapping.unlink()
-    mapping.write_text(text)
+    mapping.write_text(_plainly_transposed())
 
     done = _run(command, tmp_path)
 

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from t2t import document
+from t2t import grammar
 from t2t.rules import Rule
 from t2t.tensors import DTYPES
 from t2t.writers import WRITERS
@@ -50,7 +50,7 @@ def test_it_is_a_draft_7_schema() -> None:
 
 
 def test_it_is_what_the_program_uses() -> None:
-    assert document.schema() == SCHEMA
+    assert grammar.schema() == SCHEMA
 
 
 def test_every_property_is_described_and_has_an_example() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import ml_dtypes
 import numpy as np
+import pytest
 import torch
 
-from t2t.tensors import DTYPES, CheckpointInventory, ParameterRef, TensorRef, elements
+from t2t.tensors import DTYPES, LARGE, PAGE, CheckpointInventory, ParameterRef, TensorRef, elements, memory
 
 
 def test_every_dtype_is_torchs_of_that_name_and_width() -> None:
@@ -66,3 +68,21 @@ def test_the_digest_tells_weights_apart_and_not_where_they_lie() -> None:
 
 def test_a_name_that_is_not_utf8_has_a_digest() -> None:
     assert len(CheckpointInventory({"a\udcff": TensorRef("a\udcff", "float32", ())}).digest) == 64
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, LARGE - 1, LARGE, LARGE + 1, 2**20, 2**24 + 8])
+def test_large_memory_begins_with_a_page(nbytes: int) -> None:
+    """So that the kernel copies into it at its full speed, whatever numpy's own memory begins with."""
+    room = memory(nbytes)
+
+    assert (room.shape, room.nbytes) == ((nbytes,), nbytes)
+    assert room.flags.writeable
+    assert room.flags.c_contiguous
+    assert nbytes < LARGE or room.ctypes.data % PAGE == 0
+    assert (room.base is None) == (nbytes < LARGE)  # nothing more is held for what is small
+
+
+@pytest.mark.parametrize("nbytes", [2**62, sys.maxsize - PAGE, sys.maxsize - PAGE + 1, sys.maxsize])
+def test_memory_that_nobody_has_is_a_memory_error(nbytes: int) -> None:
+    with pytest.raises(MemoryError):
+        memory(nbytes)

@@ -18,7 +18,7 @@ import numpy as np
 from t2t.checkpoints.files import Identity, refusal, state_of
 from t2t.names import OUTPUT_SUFFIX, VALUE_SUFFIX, shown
 from t2t.problems import CheckpointError, Problem
-from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
+from t2t.tensors import DTYPES, CheckpointInventory, TensorRef, memory
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 Array = np.ndarray[Any, Any]
@@ -57,7 +57,7 @@ class Reader:
             raise ValueError(f"out has {out.size} elements of {out.dtype}, but {ref.nbytes} bytes are needed")
         if out is None:
             try:
-                out = np.empty(ref.nbytes, np.uint8)
+                out = memory(ref.nbytes)
             except MemoryError as error:
                 message = f"{shown(ref.name)}: no memory for its {ref.nbytes} bytes"
                 raise refusal("T2T611", message, self.place(ref)) from error

@@ -122,7 +122,13 @@ class Comparison:
         return Problem("T2T501", text, at, hint, details=details)
 
 
-def compare(module: nn.Module, recording: Recording, verify: Verify, dtype: str | None = None) -> Comparison:
+def compare(
+    module: nn.Module,
+    recording: Recording,
+    verify: Verify,
+    dtype: str | None = None,
+    seen: Callable[[str, Array, Array], None] | None = None,
+) -> Comparison:
     """
     Run `module` on every draw of `recording`, in eval() and inference mode, and compare in float64.
 
@@ -132,7 +138,10 @@ def compare(module: nn.Module, recording: Recording, verify: Verify, dtype: str 
     The steps of a draw run in order, and what the module writes into its buffers and attributes stays from one to the
     next; each draw begins with the module as it was.
 
-    Accuracy is the share of labels that are the argmax of the output's last axis (TensorFlow's layout), in draw 0.
+    `seen` is shown each output of each run by its name, what TensorFlow gave and what the module gives (float64), both
+    in TensorFlow's layout. Accuracy is the share of labels that are the argmax of the output's last axis there, in
+    draw 0.
+
     Raises ModuleError (T2T707) when forward() or an attribute of its result fails; MappingError (T2T503) when its
     result cannot be compared: no such output, no plain tensor, another shape, nothing in it, axes or labels that don't
     fit.
@@ -159,6 +168,8 @@ def compare(module: nn.Module, recording: Recording, verify: Verify, dtype: str 
                     hint = "describe the layout: verify.torch.outputs with axes"
                     _refuse(f"{shown(name)}: {both}{moved}", at, hint if own.size else "an empty output proves nothing")
                 deltas.append(_delta(name, divmod(number, recording.steps), transform.apply(reference), own, verify))
+                if seen is not None:
+                    seen(name, reference, transform.inverse.apply(own))
                 if number == 0 and verify.labels and verify.labels.output == name and recording.labels is not None:
                     back, truth = transform.inverse.apply(own), recording.labels
                     metric = Metric("accuracy", _accuracy(reference, truth), _accuracy(back, truth), truth.size)

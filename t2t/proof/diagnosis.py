@@ -69,7 +69,7 @@ class Diagnosis:
     `trace` is of the module as it was filled. With all `repairs` the outputs agree where `passes` says so; else they
     mend as many layers as could be. `tried` are the changes that were run, in words; `is_cut` says that there were
     more than are tried. `lines` are the rows of all repairs together, to paste in place of the file's rows in the lines
-    `replaces`.
+    `replaces`. `is_recorded` says whether the recording holds anything of the original's inside.
     """
 
     place: str
@@ -80,6 +80,7 @@ class Diagnosis:
     is_cut: bool = False
     lines: tuple[str, ...] = ()
     replaces: tuple[int, ...] = ()
+    is_recorded: bool = False
 
     @property
     def at(self) -> Location | None:
@@ -155,7 +156,8 @@ def diagnose(
     # What mends it tells more than what is near it.
     places = [*(repair.module for repair in repairs), *_suspects(pairs, first)]
     place = places[0] if places else ""
-    return Diagnosis(place, trace, repairs, passes, tuple(search.tried), bool(search.cut), lines, replaces)
+    has_inside = bool(recording.inside.layers or recording.inside.named)
+    return Diagnosis(place, trace, repairs, passes, tuple(search.tried), bool(search.cut), lines, replaces, has_inside)
 
 
 def _suspects(pairs: Pairs, trace: Trace) -> list[str]:

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +46,18 @@ MAX_RANK = 5
 Verdict = Literal["agrees", "differs", "unlike"]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Values:
+    """
+    A sample's elements on both sides, float64, in the layout in which they are closest; `places` are their flat
+    positions in the module's tensor. What an operation rectified is compared with the module's values rectified.
+    """
+
+    tensorflow: Array
+    torch: Array
+    places: Array
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """
@@ -53,7 +65,8 @@ class End:
 
     `shape` is the original's, `own` the module's. "unlike" are two that cannot be held against each other: they have no
     layout in common (the figure is NaN then), or the original has fewer such operations than the module is called.
-    `max_delta` is over the samples, `scale` over the original's whole tensor.
+    `max_delta` is over the samples, `scale` over the original's whole tensor. `values` are the samples, None where the
+    two have no layout in common.
     """
 
     operation: str
@@ -63,6 +76,7 @@ class End:
     scale: float
     tolerance: float
     verdict: Verdict
+    values: Values | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,26 +353,27 @@ def _distance(end: End) -> float:
 def _held(operation: str, sample: Sample, tensor: torch.Tensor, maps: Iterable[Shape], verify: Verify) -> End:
     tolerance = verify.abs + verify.rel * sample.scale
     own = tuple(tensor.shape)
-    delta = math.nan
+    delta, closest = math.nan, None
     flat = tensor.detach().reshape(-1)
     expected = sample.values.astype(np.float64)
+    # Some operations include the activation that follows them.
     is_rectified = bool(expected.size) and bool(expected.min() == 0)
+    bounds = [None, (0.0, math.inf), (0.0, 6.0)] if is_rectified else [None]
     # What was a map before it was flattened may be one in another order.
     spread = [(*own[:-1], *shape) for shape in dict.fromkeys(maps) if own and own[-1] == math.prod(shape)]
     for places in itertools.chain.from_iterable(layouts(sample.shape, shape) for shape in (own, *spread)):
-        values = flat[torch.from_numpy(places).to(flat.device)].to("cpu", torch.float64).numpy()
-        with np.errstate(invalid="ignore"):
-            found = float(np.max(np.abs(values - expected), initial=0.0))
-            if is_rectified:
-                # Some operations include the activation that follows them.
-                for high in (math.inf, 6.0):
-                    found = min(found, float(np.max(np.abs(np.clip(values, 0.0, high) - expected), initial=0.0)))
-        if math.isnan(delta) or found < delta:
-            delta = found
+        taken = flat[torch.from_numpy(places).to(flat.device)].to("cpu", torch.float64).numpy()
+        for bound in bounds:
+            values = taken if bound is None else np.clip(taken, *bound)
+            with np.errstate(invalid="ignore"):
+                found = float(np.max(np.abs(values - expected), initial=0.0))
+            if math.isnan(delta) or found < delta:
+                delta, closest = found, Values(expected, values, places)
         if delta <= tolerance:
-            return End(operation, sample.shape, own, delta, sample.scale, tolerance, "agrees")
+            return End(operation, sample.shape, own, delta, sample.scale, tolerance, "agrees", closest)
     is_like = math.prod(own) == math.prod(sample.shape)
-    return End(operation, sample.shape, own, delta, sample.scale, tolerance, "differs" if is_like else "unlike")
+    verdict: Verdict = "differs" if is_like else "unlike"
+    return End(operation, sample.shape, own, delta, sample.scale, tolerance, verdict, closest)
 
 
 def layouts(shape: Shape, own: Shape) -> Iterator[Array]:

@@ -11,7 +11,6 @@ Of torch only plain values are seen: attributes by their names.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,14 +19,13 @@ import numpy as np
 
 from t2t.checkpoints import dataflow
 from t2t.checkpoints.dataflow import Dataflow, Result
-from t2t.checkpoints.files import is_address
-from t2t.checkpoints.graph import Kind
 from t2t.coverage import Part
 from t2t.mapping import Mapping as MappingFile
 from t2t.names import shown
 from t2t.plan import Plan
 from t2t.problems import CheckpointError, Location, Problem
 from t2t.proof.contradictions import CODE, contradictions, forget_bias
+from t2t.proof.graph_file import graph_file
 from t2t.proof.uses import Use, places, uses
 from t2t.rules import Rule
 from t2t.tensors import TensorRef
@@ -63,27 +61,6 @@ def findings(
         hint = "no row is compared with it: move it away, or copy it again"
         return [replace(problem, severity="warning", hint=problem.hint or hint) for problem in error.problems]
     return compared(plan, flow, is_original=is_original, modules=modules)
-
-
-def graph_file(mapping: MappingFile, checkpoint: str, original: str) -> tuple[Kind, str, bool] | None:
-    """The graph's kind and file, and whether verify names it; None where there is none on this machine."""
-    verify = mapping.verify
-    if verify is not None and original and not is_address(original):
-        kind: Kind | None = next(
-            (kind for kind in ("graph", "saved_model", "frozen") if kind == verify.reference.kind), None
-        )
-        path = os.path.join(original, "saved_model.pb") if kind == "saved_model" else original
-        if kind and os.path.isfile(path):
-            return kind, path, True
-    if is_address(checkpoint):
-        return None
-    if os.path.isfile(f"{checkpoint}.meta"):
-        return "graph", f"{checkpoint}.meta", False
-    folder, name = os.path.split(checkpoint)
-    saved_model = os.path.join(os.path.dirname(folder), "saved_model.pb")
-    if name == "variables" and os.path.basename(folder) == "variables" and os.path.isfile(saved_model):
-        return "saved_model", saved_model, False
-    return None
 
 
 def compared(

@@ -29,7 +29,8 @@ from t2t.problems import MappingError, ModuleError, OriginalError, Problem
 from t2t.proof import arrays
 from t2t.proof.arrays import Array
 from t2t.proof.layers import recognised
-from t2t.proof.recording import Draw, Recording, check_labels, labels, original_digest, parts, runs
+from t2t.proof.origin import labels, original_digest, parts
+from t2t.proof.recording import Draw, Recording, check_labels, runs
 from t2t.proof.weights import check_training, folded
 from t2t.verification import Reference, Verify
 from t2t.writers.atomic import output_error

@@ -85,9 +85,12 @@ def lines(diagnosis: Diagnosis, *, whole: bool) -> list[str]:
 
 def _nowhere(diagnosis: Diagnosis) -> str:
     ends = [end for call in diagnosis.trace.calls for end in (call.input, call.output) if end is not None]
+    if not ends and not diagnosis.is_recorded:
+        why = "the recording holds nothing of the original's inside, so all rows were tried, not those of one layer"
+        return f"{why}; t2t record records what it can, of a call what TensorFlow computes in it"
     if not ends:
         why = "no layer of the recording belongs to a module that is called"
-        return f"{why}, so all rows were tried, not those of one layer; t2t record records what it can"
+        return f"{why}, so all rows were tried, not those of one layer; verify's layers say which is whose"
     if all(end.verdict == "unlike" for end in ends):
         return "no layer could be held against the recording: their sizes have nothing in common"
     return "every layer that is recorded agrees in draw 0: what differs is behind them, between them or in another draw"
@@ -104,6 +107,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "place": diagnosis.place,
         "passes": diagnosis.passes,
+        "recorded": diagnosis.is_recorded,
         "repairs": [
             {
                 "what": repair.what,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from t2t import api, checkpoints
-from t2t.checkpoints.via_tensorflow import ViaTensorFlow
+from t2t import checkpoints
+from t2t.checkpoints.via_tensorflow import ViaTensorFlow, cross_check
 from t2t.problems import CheckpointError, T2TError, UsageError
 from tests.checkpoints.writing import Fixed32, Tensor, bundle, floats, masked
 from tests.commands import ROOT, t2t
@@ -76,7 +76,7 @@ def small(x: Path) -> str:
 
 
 def problems(path: str) -> list[str]:
-    return [str(problem).replace(f"{Path(path).parent}/", "") for problem in api.cross_check(path).problems]
+    return [str(problem).replace(f"{Path(path).parent}/", "") for problem in cross_check(path).problems]
 
 
 def failure(path: str, patience: float = 60) -> str:
@@ -116,7 +116,7 @@ def test_tensorflow_reads_the_same(x: Path) -> None:
             theirs.read(ours.inventory.variables["variant"])
         theirs.check_unchanged()
 
-    checked = api.cross_check(path)
+    checked = cross_check(path)
     assert (checked.equal, checked.nbytes, checked.problems) == (4, 8 + 4 + len(data), ())
     assert list(checked.not_compared) == ["variant"]
 
@@ -150,7 +150,7 @@ def test_one_bit_that_differs_is_found(small: str, fake: Fake) -> None:
 def test_equal_bytes_are_equal_even_where_they_are_no_number(small: str, fake: Fake) -> None:
     fake()
 
-    checked = api.cross_check(small)
+    checked = cross_check(small)
 
     assert (checked.version, checked.equal, checked.nbytes, checked.problems) == ("0.0", 2, 16, ())
 
@@ -192,7 +192,7 @@ def test_another_dtype_or_shape_is_found(small: str, fake: Fake, theirs: dict[st
 def test_what_tensorflow_cannot_read_is_not_called_equal(small: str, fake: Fake) -> None:
     fake("raise ValueError('no fp8 here')")
 
-    checked = api.cross_check(small)
+    checked = cross_check(small)
 
     assert (checked.equal, checked.problems) == (0, ())
     assert set(checked.not_compared.values()) == {"TensorFlow says ValueError: no fp8 here"}
@@ -201,7 +201,7 @@ def test_what_tensorflow_cannot_read_is_not_called_equal(small: str, fake: Fake)
 def test_its_death_is_one_problem_and_the_rest_is_compared(small: str, fake: Fake) -> None:
     fake("if key == 'a': os.kill(os.getpid(), signal.SIGABRT)")
 
-    checked = api.cross_check(small)
+    checked = cross_check(small)
 
     assert checked.equal == 1
     assert problems(small) == [
@@ -251,4 +251,4 @@ def test_other_formats_are_not_shown_to_tensorflow(small: str) -> None:
 def test_what_the_child_prints_is_no_answer(small: str, fake: Fake) -> None:
     fake(before="print('noise', flush=True); os.write(1, b'more noise')")
 
-    assert api.cross_check(small).equal == 2
+    assert cross_check(small).equal == 2

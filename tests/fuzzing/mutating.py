@@ -373,4 +373,5 @@ _STRUCTURES: dict[str, Callable[[bytes, Random, Noise], bytes]] = {
     "keras_archive": _zip,
     "keras_layout": _json,
     "keras_shards": _json,
+    "lock": _json,
 }

@@ -44,6 +44,8 @@ from t2t.checkpoints.shards import Shards
 from t2t.checkpoints.v1 import V1
 from t2t.problems import CODES, Problem, T2TError
 from t2t.proof import uses
+from t2t.review import lock as locks
+from t2t.review import locking
 from t2t.tensors import DTYPES, CheckpointInventory, TensorRef
 
 Target = Callable[[bytes, Path], None]
@@ -111,6 +113,15 @@ def mapping(data: bytes, folder: Path) -> None:
     found, problems = mappings.read(data, "m.yaml")
     _check_problems(problems)
     assert found is not None or problems, "no mapping, and no reason why"
+
+
+def lock(data: bytes, folder: Path) -> None:
+    """A mapping's lock."""
+    path = folder / "m.lock.json"
+    path.write_bytes(data)
+    with _only_refused():
+        written = locking.text(locks.read(str(path)))
+        assert locking.text(locks.parse(written, str(path))) == written
 
 
 def v1(data: bytes, folder: Path) -> None:
@@ -200,6 +211,7 @@ TARGETS: dict[str, Target] = {
     "meta": graph_collections,
     "state": state_file,
     "mapping": mapping,
+    "lock": lock,
     "any_file": any_file,
 }
 

@@ -104,12 +104,12 @@ def test_a_published_mapping_gives_bit_by_bit_what_another_converter_gave(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_at_the_published_sizes_every_variable_and_every_parameter_is_accounted_for(name: str) -> None:
-    from t2t import job, module, plan
+    from t2t import module, places, plan
     from t2t.checkpoints.slots import with_slots
     from t2t.tensors import CheckpointInventory, TensorRef
 
     model = MODELS[name]
-    read, problems = job.read_mapping(MAPPINGS / f"{name}.yaml")
+    read, problems = places.read_mapping(MAPPINGS / f"{name}.yaml")
     assert read is not None
     refs = {
         variable: TensorRef(variable, value(variable, ()).dtype.name, shape, 0, 0, 0)

@@ -102,6 +102,12 @@ def test_layouts_go_by_the_mappings_axes(verify_of: VerifyOf) -> None:
 
     assert result.proven
     assert result.outputs[0].shape == (2, 7, 5, 4)
+    seen: list[tuple[str, Any, Any]] = []
+    compare(convolution, recorded(({"x": x}, {"y": y})), verify, seen=lambda *one: seen.append(one))
+    ((name, reference, own),) = seen
+    assert (name, own.dtype, own.shape) == ("y", np.float64, (2, 5, 4, 7))
+    assert np.array_equal(reference, y)
+    assert np.max(np.abs(own - y)) == result.max_delta
     plain = verify_of(torch="{axes: {x: n h w c -> n c h w}}")
     assert refusal(plain, convolution, recorded(({"x": x}, {"y": y}))) == (
         "y: torch computes [2, 7, 5, 4], tensorflow [2, 5, 4, 7]; describe the layout: verify.torch.outputs with axes"

@@ -293,7 +293,9 @@ def test_without_layers_all_rows_are_tried(verify_of: VerifyOf) -> None:
     assert found.repairs[0].rules[0].target == "second.weight"
     assert found.at.line == 7  # type: ignore[union-attr]
     assert found.hint == f"what passes is {said(found)[0]}"
-    assert len(found.tried) > len(diagnosed(Net(), rows, values, whole, verify_of()).tried)
+    with_layers = diagnosed(Net(), rows, values, whole, verify_of())
+    assert len(found.tried) > len(with_layers.tried)
+    assert (found.is_recorded, with_layers.is_recorded) == (False, True)
 
 
 class Branches(nn.Module):

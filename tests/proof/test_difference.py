@@ -170,6 +170,53 @@ def test_the_first_layer_that_differs_is_found_and_a_run_can_end_there(verify_of
     assert first.called == ("", "first")
 
 
+class Convolution(nn.Module):
+    """One convolution, and what may follow it."""
+
+    def __init__(self, after: Callable[[torch.Tensor], torch.Tensor] = lambda x: x) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.after(self.conv(x))
+
+
+@pytest.mark.parametrize("is_rectified", [False, True])
+def test_an_end_has_the_values_of_both_sides_where_they_lie_in_the_modules_tensor(
+    verify_of: VerifyOf, is_rectified: bool
+) -> None:
+    """`places` leads from each sample to the module's own element; where the original is rectified, so is that."""
+    x, kernel, bias = drawn(0, 2, 6, 6, 2), drawn(1, 3, 3, 2, 4), drawn(2, 4)
+    y = convolved(x, kernel, bias)
+    made = np.maximum(y, 0) if is_rectified else y
+    layers = [layer("conv", ["conv/kernel", "conv/bias"], x, made)]
+    rows = [
+        "{tf: conv/kernel, torch: conv.weight, axes: h w i o -> o i h w}",
+        "{tf: conv/bias, torch: conv.bias}",
+    ]
+    verify = verify_of(inputs="{x: {shape: [2, 6, 6, 2], range: [0, 1]}}", torch="{axes: {x: n h w c -> n c h w}}")
+    values = {"conv/kernel": kernel, "conv/bias": bias + np.float32(0.25)}
+    (call,) = pairs(Convolution(), rows, values, recorded(x, y, layers), verify).trace().calls
+    end = call.output
+    assert end is not None
+    assert end.values is not None
+    own = (y + 0.25).transpose(0, 3, 1, 2).reshape(-1)[end.values.places]
+
+    assert end.verdict == "differs"
+    assert np.array_equal(end.values.tensorflow, sample(made).values)
+    assert np.allclose(end.values.torch, np.maximum(own, 0) if is_rectified else own, atol=1e-5)
+    assert end.max_delta == np.max(np.abs(end.values.torch - end.values.tensorflow))
+
+
+def test_an_end_that_is_unlike_has_no_values(verify_of: VerifyOf) -> None:
+    values, layers, _, y = two_layers()
+    other = [replace(one, output=sample(drawn(9, 3, 7))) for one in layers]
+    trace = pairs(Net(), ROWS, values, recorded(X, y, other), verify_of()).trace()
+
+    assert [(call.output.verdict, call.output.values) for call in trace.calls if call.output] == [("unlike", None)] * 2
+
+
 class Adds(nn.Module):
     """Adds a half to what goes into `second`, by no layer."""
 

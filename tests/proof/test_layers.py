@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from t2t.problems import CheckpointError
-from t2t.proof import recording
+from t2t.proof import origin, recording
 from t2t.proof.layers import MAX_AROUND, MAX_ELEMENTS, MAX_RANK, Inside, Layer, Sample, packed, recognised, unpacked
 from t2t.proof.originals import samples
 from t2t.proof.originals.original import MAX_LAYERS
@@ -304,7 +304,7 @@ def stored(verify_of: VerifyOf) -> Verify:
         Layer("conv", "Conv2D", ("k",), ends[0], ends[1], (("x", ends[0]),), (("relu", ends[1]),)),
         Layer("add", "Add", ("b",), ends[1], ends[2]),
     )
-    made_from = recording.parts(verify, "d0") | {"graph": "g0"}
+    made_from = origin.parts(verify, "d0") | {"graph": "g0"}
     inside = Inside(layers, {"conv:0": ends[1]})
     recording.save(verify.recording, Recording(made_from, (draw,), None, {}, frozenset({"x"}), 1, inside))
     return verify

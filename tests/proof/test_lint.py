@@ -19,7 +19,7 @@ from torch import nn
 from t2t import api, checkpoints
 from t2t import plan as planning
 from t2t.checkpoints import dataflow, graph
-from t2t.job import read_mapping
+from t2t.places import read_mapping
 from t2t.proof import lint
 from t2t.tensors import TensorRef
 from tests.checkpoints.graphs import Node, meta_graph, variable, write

@@ -21,6 +21,7 @@ from t2t import api
 from t2t import mapping as mapping_file
 from t2t.job import Job
 from t2t.problems import MappingError, UsageError
+from t2t.proof import origin
 from t2t.proof import recording as recordings
 from t2t.proof.mutate import Counts, Mutations, mutate
 from t2t.proof.recording import Draw, Recording
@@ -100,7 +101,7 @@ def record(name: str, compute: Any) -> None:
     assert read is not None
     assert read.verify is not None
     with t2t.open_checkpoint("c") as checkpoint:
-        made_from = recordings.parts(read.verify, checkpoint.inventory.digest) | {"graph": "of a file that is gone"}
+        made_from = origin.parts(read.verify, checkpoint.inventory.digest) | {"graph": "of a file that is gone"}
     inputs = recordings.inputs(read.verify, 0)
     made = Recording(made_from, (Draw(inputs, {"y": compute(inputs["x"])}),), None, {}, frozenset(inputs))
     recordings.save(read.verify.recording, made)

@@ -23,7 +23,7 @@ import pytest
 import t2t
 from t2t import mapping
 from t2t.problems import Problem, T2TError
-from t2t.proof import recording
+from t2t.proof import origin, recording
 from t2t.proof.recording import Recording
 from t2t.verification import Verify
 
@@ -642,7 +642,7 @@ def where(own: str, reference: str, given: str | Path | None, path: str | Path) 
     """Where the original is for a checkpoint at `path` that was given as `given`."""
     from types import SimpleNamespace
 
-    from t2t.job import original_path
+    from t2t.places import original_path
 
     text = f"t2t: 1\nmodel: a:B\nsource: {{checkpoint: '{own}'}}\nmap: [{{tf: a, torch: b}}]\nverify:\n"
     text += f"  inputs: {{x: {{value: 1}}}}\n  reference: {reference}fetch: {{y: y}}}}\n"
@@ -650,7 +650,7 @@ def where(own: str, reference: str, given: str | Path | None, path: str | Path) 
     assert problems == []
     assert read is not None
     opened: Any = SimpleNamespace(path=str(path))  # all of a checkpoint that decides it
-    return original_path(read, opened, {"checkpoint": given})
+    return original_path(read, opened, None if given is None else os.fspath(given))
 
 
 def test_what_lies_in_a_directory_follows_it(tmp_path: Path) -> None:
@@ -708,7 +708,7 @@ def test_the_code_of_a_call_is_found_without_running_it(
 
     def digest(path: str) -> str | None:
         reference = record.verify(X, CALL.format(path, "sum")).reference
-        return recording.original_digest(reference, "")
+        return origin.original_digest(reference, "")
 
     assert digest("package.inside:f") not in (None, digest("package:f"), digest("package.inside:g"))
     assert digest("package.outside:f") is digest("gone.inside:f") is digest("package.inside.more:f") is None
@@ -717,8 +717,8 @@ def test_the_code_of_a_call_is_found_without_running_it(
 def test_a_saved_model_goes_by_its_graph(record: Recorder, tiny: Path) -> None:
     verify = record.verify(MFCC, "{saved_model: m, fetch: {y: dense}}")
 
-    digest = recording.original_digest(verify.reference, str(tiny / KWS))
+    digest = origin.original_digest(verify.reference, str(tiny / KWS))
 
-    assert digest == recording.original_digest(
+    assert digest == origin.original_digest(
         record.verify(MFCC, "{onnx: m, fetch: {y: y}}").reference, str(tiny / KWS / "saved_model.pb")
     )

@@ -23,6 +23,7 @@ from torch import nn
 
 import t2t
 from benchmarks.gallery import CHECKPOINTS
+from t2t import results
 from t2t.console import Console
 from t2t.problems import MappingError, ModuleError, UsageError
 from t2t.proof import precision
@@ -299,7 +300,7 @@ def test_the_device_is_named_where_it_is_not_the_cpu(verify_of: VerifyOf, capsys
         ("cuda:0", None, "proven on cuda:0"),
         ("cuda:0", "float16", "proven in float16 within 1e-05 (rel) on cuda:0"),
     ):
-        Console("concise").comparison(replace(done, device=device, dtype=dtype))
+        results.comparison(Console("concise"), replace(done, device=device, dtype=dtype))
         assert capsys.readouterr().out.splitlines()[-1] == last
 
 

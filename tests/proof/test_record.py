@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from t2t.problems import MappingError, OriginalError, OutputError, Problem, T2TError
-from t2t.proof import recording
+from t2t.proof import origin, recording
 from t2t.proof.record import record
 from t2t.verification import Verify
 
@@ -112,8 +112,8 @@ def test_what_tensorflow_computes_is_recorded(
     w, b = np.arange(6, dtype=np.float32).reshape(3, 2) / 7, np.array([0.25, -1], np.float32)
 
     assert made.made_from == {
-        **recording.parts(verify, "d0"),
-        "graph": recording.original_digest(verify.reference, verify.reference.path),
+        **origin.parts(verify, "d0"),
+        "graph": origin.original_digest(verify.reference, verify.reference.path),
     }
     assert sorted(made.made_by) == ["numpy", "t2t", "tensorflow"]
     assert made.generated == {"x", "flag"}

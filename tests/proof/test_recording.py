@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, T2TError
-from t2t.proof import arrays, recording
+from t2t.proof import arrays, origin, recording
 from t2t.proof.inputs import LIMIT
 from t2t.proof.layers import Inside, Layer, Sample
 from t2t.proof.recording import Draw, Recording
@@ -62,8 +62,8 @@ def made_from(verify: Verify, digest: str = "d0") -> Recording:
     )
     generated = frozenset(entry.name for entry in verify.inputs if not entry.path)
     made_by = {"t2t": "0.1.0", "tensorflow": "2.21.0", "numpy": "2.0.0"}
-    made_from = recording.parts(verify, digest) | {"graph": "g0"}
-    return Recording(made_from, draws, recording.labels(verify), made_by, generated)
+    made_from = origin.parts(verify, digest) | {"graph": "g0"}
+    return Recording(made_from, draws, origin.labels(verify), made_by, generated)
 
 
 def members_of(path: Path) -> dict[str, Any]:
@@ -345,14 +345,14 @@ def test_a_file_that_is_not_there_or_not_a_file_is_refused(tmp_path: Path) -> No
 
 
 def key_of(verify: Verify, digest: str) -> str:
-    return Recording(recording.parts(verify, digest), (), None, {}).key
+    return Recording(origin.parts(verify, digest), (), None, {}).key
 
 
 def test_another_graph_makes_a_recording_stale_and_a_missing_one_does_not(verify_of: VerifyOf, tmp_path: Path) -> None:
     verify, graph = verify_of(), tmp_path / "g.meta"
     graph.write_bytes(b"one graph")
     made = made_from(verify)
-    made_with = {**made.made_from, "graph": recording.original_digest(verify.reference, str(graph)) or ""}
+    made_with = {**made.made_from, "graph": origin.original_digest(verify.reference, str(graph)) or ""}
     recording.save(verify.recording, dataclasses.replace(made, made_from=made_with))
     moved = tmp_path / "moved.meta"
 
@@ -548,7 +548,7 @@ def test_layers_are_no_part_of_which_recording_it_is(verify_of: VerifyOf) -> Non
 
     assert dataclasses.replace(made, inside=inside).key == made.key
     for one in (verify, named, other):
-        assert recording.parts(one, "d0") == recording.parts(verify, "d0")
+        assert origin.parts(one, "d0") == origin.parts(verify, "d0")
         found = recording.find(verify.recording, one, "d0", "", "again")
         assert isinstance(found, Recording)
         assert list(found.inside.named) == ["conv:0"]
@@ -633,7 +633,7 @@ def test_a_description_that_does_not_hold_is_refused(whole: Verify, changes: dic
     assert message(error) == f"{path}: T2T904: {text.format(p=path, m=whole.at.path)}"
     if "made_from" in changes:
         with pytest.raises(CheckpointError, match="description is not whole"):
-            recording.stored_parts(whole.recording)
+            origin.stored_parts(whole.recording)
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_a_recording_of_another_checkpoint_does_not_apply(verify_of: VerifyOf, t
 def test_labels_are_integers_with_one_for_each_row(verify_of: VerifyOf, tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", floats=np.zeros(2), three=np.zeros(3, np.int64))
     with pytest.raises(MappingError) as error:
-        recording.labels(verify_of(labels="{file: l.npz, member: floats, metric: accuracy}"))
+        origin.labels(verify_of(labels="{file: l.npz, member: floats, metric: accuracy}"))
     assert message(error) == (
         f"{tmp_path}/m.yaml:5:1: T2T503 labels in l.npz are float64 [2], not integers; "
         "a label is the number of the right class"
@@ -834,6 +834,6 @@ def test_a_functions_file_is_found_in_packages_with_and_without_an_init_and_noth
     (regular / "original.py").write_text("raise SystemExit\n")
     monkeypatch.chdir(tmp_path)
 
-    assert recording._source_file("plainpackage.below.original") == str(plain / "original.py")
-    assert recording._source_file("regularpackage.original") == str(regular / "original.py")
-    assert recording._source_file("plainpackage.nowhere") is None
+    assert origin._source_file("plainpackage.below.original") == str(plain / "original.py")
+    assert origin._source_file("regularpackage.original") == str(regular / "original.py")
+    assert origin._source_file("plainpackage.nowhere") is None

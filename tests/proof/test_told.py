@@ -220,9 +220,15 @@ def test_where_no_layer_differs_it_says_why_nothing_is_marked() -> None:
         "every layer that is recorded agrees in draw 0: what differs is behind them, between them or in another draw"
     )
     assert told.lines(diagnosis(tried=2), whole=False)[0] == (
-        "no layer of the recording belongs to a module that is called, so all rows were tried, not those of one layer; "
-        "t2t record records what it can"
+        "the recording holds nothing of the original's inside, so all rows were tried, not those of one layer; "
+        "t2t record records what it can, of a call what TensorFlow computes in it"
     )
+    assert told.lines(replace(diagnosis(tried=2), is_recorded=True), whole=False)[0] == (
+        "no layer of the recording belongs to a module that is called, so all rows were tried, not those of one layer; "
+        "verify's layers say which is whose"
+    )
+    for is_recorded in (False, True):
+        assert told.as_json(replace(diagnosis(), is_recorded=is_recorded))["recorded"] == is_recorded
 
 
 # --- the problem ---
@@ -283,6 +289,7 @@ def test_the_document_has_all_of_it() -> None:
         == {
             "place": "wrong",
             "passes": True,
+            "recorded": False,
             "repairs": [{"what": "another order", "module": "", "targets": ["b.bias", "b.weight"]}],
             "lines": list(rows),
             "replaces": [5, 6],
