@@ -1,6 +1,6 @@
 """
-What needs neither weights nor torch, against importing what it cannot do without: check and explain, on
-a mapping of 200 rows and, of the gallery's, on the largest that has a lock.
+What needs neither weights nor torch, against importing what it cannot do without: check, explain and diff,
+on a mapping of 200 rows and, of the gallery's, on the largest that has a lock and on the largest of all.
 
     python -m benchmarks.check [--runs N]
 """
@@ -17,8 +17,8 @@ from benchmarks.measure import ROOT, median, python, table
 
 LAYERS, WIDTH = 100, 16
 
-#: The gallery's mapping of the most assignments that has a lock.
-LOCKED = ROOT / "mappings" / "ultralight_rfb.yaml"
+#: The gallery's mapping of the most assignments, and of those with a lock.
+LARGEST, LOCKED = (ROOT / "mappings" / name for name in ("inception_v3.yaml", "ultralight_rfb.yaml"))
 
 
 def prepare(directory: Path) -> Path:
@@ -37,6 +37,13 @@ def prepare(directory: Path) -> Path:
     return mapping
 
 
+def altered(mapping: Path, directory: Path) -> Path:
+    """The mapping with a comment, so that both have to be read to the end."""
+    other = directory / f"altered_{mapping.name}"
+    other.write_text(f"{mapping.read_text()}# the end\n")
+    return other
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.check", description="t2t check against its imports.")
     parser.add_argument("--runs", type=int, default=11, metavar="N", help="measured turns (default: 11)")
@@ -49,10 +56,12 @@ def main() -> None:
         mapping = prepare(directory)
         commands: dict[str, tuple[str | Path, ...]] = {}
         parameters = {mapping: "layers.7.weight", LOCKED: "base_net.0.0.weight"}
-        for of, parameter in parameters.items():
+        for of in (mapping, LOCKED, LARGEST):
             name = of.name if of != mapping else f"{2 * LAYERS} rows"
-            commands[f"t2t check, {name}"] = ("check", of)
-            commands[f"t2t explain, {name}"] = ("explain", of, parameter)
+            if of in parameters:  # without a checkpoint or a lock nothing is known of variables
+                commands[f"t2t check, {name}"] = ("check", of)
+                commands[f"t2t explain, {name}"] = ("explain", of, parameters[of])
+            commands[f"t2t diff, {name}"] = ("diff", of, altered(of, directory))
         measured: dict[str, list[float]] = {name: [] for name in commands}
         imports: list[float] = []
         for turn in range(runs + 1):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from t2t.api import (
         check,
         convert,
+        diff,
         explain,
         iter_tensors,
         load,
@@ -45,6 +46,7 @@ _HOMES = {
         (
             "check",
             "convert",
+            "diff",
             "explain",
             "iter_tensors",
             "load",
@@ -85,6 +87,7 @@ __all__ = [
     "UsageError",
     "check",
     "convert",
+    "diff",
     "explain",
     "iter_tensors",
     "load",

@@ -45,7 +45,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
-from t2t.static import apply_recipe, check, explain, recipes
+from t2t.static import apply_recipe, check, diff, explain, recipes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +64,7 @@ __all__ = [
     "apply_recipe",
     "check",
     "convert",
+    "diff",
     "explain",
     "iter_tensors",
     "load",

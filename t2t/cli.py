@@ -168,6 +168,16 @@ def _conversion(command: Command) -> None:
     added.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     added.add_argument("--cross-check", action="store_true", help="compare every byte with TensorFlow's reader")
 
+    added = command("diff", "say what changed between mappings or revisions, per parameter")
+    added.add_argument("base", metavar="BASE", help="a mapping, a directory, or a revision of the git repository here")
+    about = "the same (default: the files as they are now); then paths in a revision (default: mappings)"
+    added.add_argument("patterns", metavar="HEAD", nargs="*", default=[], help=about)
+    added.add_argument(
+        "--merge-base", action="store_true", help="compare with the last commit that both have in common"
+    )
+    added.add_argument("--markdown", action="store_true", help="as a comment on a pull request")
+    added.add_argument("--exit-code", action="store_true", help="exit with 1 where something changed")
+
     added = command("explain", "say where a parameter comes from")
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("parameter", metavar="PARAMETER")

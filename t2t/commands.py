@@ -85,6 +85,19 @@ def _lock(options: argparse.Namespace, screen: console.Console) -> int:
     return 0
 
 
+def _diff(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import static
+    from t2t.review import told
+
+    head, *paths = options.patterns or [None]
+    found = static.diff(options.base, head, paths, merge_base=options.merge_base)
+    if options.markdown:  # it tells the problems itself, for whoever reads it elsewhere
+        screen.result(told.diff_markdown(found), told.diff_json(found), found.problems)
+    else:
+        screen.result(told.diff(found), told.diff_json(found), found.problems, listed=True)
+    return exit_code(found.problems) or int(options.exit_code and any(not one.is_same for one in found.mappings))
+
+
 def _explain(options: argparse.Namespace, screen: console.Console) -> int:
     from t2t import static
 
@@ -164,6 +177,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "inspect": _inspect,
     "check": _check,
     "lock": _lock,
+    "diff": _diff,
     "explain": _explain,
     "recipes": _recipes,
     "record": _record,

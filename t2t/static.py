@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t2t import mapping as mapping_file
 from t2t import plan as planning
@@ -20,6 +20,9 @@ from t2t.places import original_path, read_mapping
 from t2t.problems import CheckpointError, Location, MappingError, Problem, in_file_order
 from t2t.recipes import texts
 from t2t.tensors import CheckpointInventory, TensorRef
+
+if TYPE_CHECKING:
+    from t2t.review.diff import Diff
 
 
 def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, locked: bool = False) -> list[Problem]:
@@ -111,6 +114,22 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
             raise MappingError(mine or errors)
     ties = tuple(other for other in read.rules if other.tie == parameter)
     return Explanation(rules, step, ties)
+
+
+def diff(base: str, head: str | None = None, paths: Sequence[str] = (), *, merge_base: bool = False) -> Diff:
+    """
+    What changed between two mappings, two directories of them, or two revisions of the git repository here.
+
+    Of a revision those at `paths` are compared, files or directories (`mappings` where none is named); without a
+    `head`, with the files as they are now. `merge_base` makes the base the last commit that both have in common.
+    Nothing is imported, no checkpoint is read. Raises UsageError where a side cannot be had; why a mapping cannot be
+    compared is among the problems of the result.
+    """
+    from t2t.review import diff as differences
+    from t2t.review.revisions import pairs
+
+    found = pairs(base, head, paths, merge_base=merge_base)
+    return differences.compared(base, head, found)
 
 
 def recipes() -> dict[str, str]:
