@@ -1,5 +1,5 @@
 """
-What needs neither weights nor torch, against importing what it cannot do without: check, explain and diff,
+What needs neither weights nor torch, against importing what it cannot do without: check, explain, fmt --check and diff,
 on a mapping of 200 rows and, of the gallery's, on the largest that has a lock and on the largest of all.
 
     python -m benchmarks.check [--runs N]
@@ -54,6 +54,7 @@ def main() -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "pycache")
         mapping = prepare(directory)
+        python("-m", "t2t", "fmt", mapping)
         commands: dict[str, tuple[str | Path, ...]] = {}
         parameters = {mapping: "layers.7.weight", LOCKED: "base_net.0.0.weight"}
         for of in (mapping, LOCKED, LARGEST):
@@ -61,6 +62,7 @@ def main() -> None:
             if of in parameters:  # without a checkpoint or a lock nothing is known of variables
                 commands[f"t2t check, {name}"] = ("check", of)
                 commands[f"t2t explain, {name}"] = ("explain", of, parameters[of])
+            commands[f"t2t fmt --check, {name}"] = ("fmt", "--check", of)
             commands[f"t2t diff, {name}"] = ("diff", of, altered(of, directory))
         measured: dict[str, list[float]] = {name: [] for name in commands}
         imports: list[float] = []

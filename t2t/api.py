@@ -45,7 +45,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
-from t2t.static import apply_recipe, check, diff, explain, recipes
+from t2t.static import apply_recipe, check, diff, explain, fix, fmt, recipes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +66,8 @@ __all__ = [
     "convert",
     "diff",
     "explain",
+    "fix",
+    "fmt",
     "iter_tensors",
     "load",
     "load_into",

@@ -194,6 +194,13 @@ def _review(command: Command) -> None:
     added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
     added.add_argument("--strict", action="store_true", help="warnings count as errors")
     added.add_argument("--locked", action="store_true", help="refuse a mapping without a lock")
+    added.add_argument("--fix", action="store_true", help="write what has one answer: a misspelt key or name")
+
+    added = command("fmt", "write mappings with one row a line, its names in columns")
+    added.add_argument(
+        "mapping", metavar="PATH", nargs="*", help="a mapping or a directory of them; default: mappings/"
+    )
+    added.add_argument("--check", action="store_true", help="write nothing, list what would change")
 
     added = command("lock", "write down beside a mapping what it means, and how it was proven")
     added.add_argument("mapping", metavar="MAPPING")

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from t2t import console, document, listing, results
 from t2t.names import did_you_mean, shown
-from t2t.problems import Problem, UsageError, exit_code
+from t2t.problems import Problem, UsageError, exit_code, in_file_order
 
 
 def _convert(options: argparse.Namespace, screen: console.Console) -> int:
@@ -70,9 +71,26 @@ def _check(options: argparse.Namespace, screen: console.Console) -> int:
     mappings = paths.mappings(options.mapping)
     problems = []
     for mapping in mappings:
+        for problem in static.fix(mapping, checkpoint=options.checkpoint) if options.fix else ():
+            told = f"{problem.fix[0]} -> {problem.fix[1]}" if problem.fix else problem.message
+            screen.note(replace(problem, message=f"fixed: {shown(told)}", hint="", severity="note", fix=None))
         problems += static.check(mapping, checkpoint=options.checkpoint, locked=options.locked)
     screen.findings(problems, mappings)
     return _strict(problems, options)
+
+
+def _fmt(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import static
+    from t2t.review import fmt
+
+    done = static.fmt(options.mapping, check=options.check)
+    problems = [problem for one in done for problem in one.problems]
+    if options.check:
+        problems = in_file_order([*problems, *(finding for one in done if (finding := one.finding()))])
+        screen.findings(problems, [one.path for one in done])
+    else:
+        screen.result(fmt.lines(done), fmt.as_json(done), problems)
+    return exit_code(problems)
 
 
 def _lock(options: argparse.Namespace, screen: console.Console) -> int:
@@ -176,6 +194,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "convert": _convert,
     "inspect": _inspect,
     "check": _check,
+    "fmt": _fmt,
     "lock": _lock,
     "diff": _diff,
     "explain": _explain,

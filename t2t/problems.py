@@ -41,6 +41,7 @@ CODES = {
     "T2T111": "an index that cannot be read or filled",
     "T2T112": "a recipe that cannot be used",
     "T2T113": "letters that cannot be used",
+    "T2T114": "the file is not formatted",
     "T2T201": "an unknown variable",
     "T2T202": "an unknown parameter",
     "T2T203": "a parameter is written twice",

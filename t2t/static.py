@@ -1,5 +1,6 @@
 """
-The jobs that run no code: what can be said of a mapping by itself, its lock and what lies beside it. No value is read.
+The jobs that run no code: what can be said of a mapping by itself, its lock and what lies beside it. No value is read,
+but where `fix` renews a lock.
 
 They are part of the API (see t2t.api). Neither torch nor TensorFlow is imported.
 """
@@ -16,13 +17,14 @@ from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.explanation import Explanation
 from t2t.names import did_you_mean, shown
-from t2t.places import original_path, read_mapping
-from t2t.problems import CheckpointError, Location, MappingError, Problem, in_file_order
+from t2t.places import mapping_bytes, original_path, read_mapping
+from t2t.problems import CheckpointError, Location, MappingError, OutputError, Problem, in_file_order
 from t2t.recipes import texts
 from t2t.tensors import CheckpointInventory, TensorRef
 
 if TYPE_CHECKING:
     from t2t.review.diff import Diff
+    from t2t.review.fmt import Formatted
 
 
 def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, locked: bool = False) -> list[Problem]:
@@ -77,6 +79,54 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, loc
     except CheckpointError as error:
         problems += error.problems
     return in_file_order(problems)
+
+
+def fmt(paths: Sequence[str | os.PathLike[str]], *, check: bool = False) -> list[Formatted]:
+    """
+    Formats mappings in place; a directory stands for the mappings in it, no path for those under mappings/. With
+    `check` nothing is written.
+
+    A file that cannot be read, formatted or written is left as it is, and says so by its problems. Raises UsageError
+    for a directory without mappings.
+    """
+    from t2t.review import fmt as formatter
+    from t2t.review.paths import mappings
+
+    done = []
+    for path in mappings([os.fspath(path) for path in paths]):
+        try:
+            made, one = formatter.formatted(mapping_bytes(path), path)
+            if one.lines and not check:
+                formatter.replace(path, made)
+        except (CheckpointError, OutputError) as error:
+            one = formatter.Formatted(path, problems=error.problems)
+        done.append(one)
+    return done
+
+
+def fix(mapping: str | os.PathLike[str], *, checkpoint: str | None = None) -> list[Problem]:
+    """
+    Writes into a mapping what has one answer (a misspelt key or name), and into a lock of another version of t2t the
+    digests as this one makes them, where the weights are here and give what was locked. Returns the problems that are
+    gone.
+
+    Raises OutputError where a file cannot be written.
+    """
+    from t2t.relock import relocked
+    from t2t.review import fix as fixes
+    from t2t.review import fmt
+    from t2t.review.locking import save
+
+    name, found = os.fspath(mapping), check(mapping, checkpoint=checkpoint)
+    if any(problem.fix for problem in found):
+        data, done = fixes.fixed(mapping_bytes(name), name, found)
+        if done:
+            fmt.replace(name, data)
+    read, _ = read_mapping(mapping) if os.path.isfile(name) else (None, [])
+    if read is not None and any(p.code == "T2T508" for p in found) and (lock := relocked(read)) is not None:
+        save(lock)
+    left = {(problem.code, problem.message) for problem in check(mapping, checkpoint=checkpoint)}
+    return [problem for problem in found if (problem.code, problem.message) not in left]
 
 
 def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str | None = None) -> Explanation:

@@ -41,8 +41,8 @@ def test_every_variable_is_accounted_for_and_the_outputs_are_the_originals(
     [
         pytest.param(
             "kws",
-            '"batch_normalization<_2i+1>",  torch: blocks.<i>.depthwise_norm',
-            '"batch_normalization<_7-2i>",  torch: blocks.<i>.depthwise_norm',
+            '"batch_normalization<_2i+1>", torch: blocks.<i>.depthwise_norm',
+            '"batch_normalization<_7-2i>", torch: blocks.<i>.depthwise_norm',
             id="the depthwise norms in reverse order",
         ),
         pytest.param(
@@ -64,7 +64,7 @@ def test_every_variable_is_accounted_for_and_the_outputs_are_the_originals(
         ),
         pytest.param(
             "vww",
-            '- {tf: "depthwise_conv2d<_i>",        torch: blocks.<i>.depthwise,      use: depthwise_conv2d}',
+            '- {tf: "depthwise_conv2d<_i>",       torch: blocks.<i>.depthwise,      use: depthwise_conv2d}',
             """- {tf: "depthwise_conv2d<_i>/bias", torch: blocks.<i>.depthwise.bias}
 - tf: "depthwise_conv2d<_i>/depthwise_kernel"
   torch: blocks.<i>.depthwise.weight

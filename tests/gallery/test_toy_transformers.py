@@ -59,7 +59,7 @@ SQUARE = "recipes: {square: [{tf: kernel, torch: weight, axes: i o -> i o}, {tf:
     [
         pytest.param(
             "toy_bert",
-            {"\nmap:\n": f"\n{SQUARE}\nmap:\n", "self.<p>,         use: dense}": "self.<p>, use: square}"},
+            {"\nmap:\n": f"\n{SQUARE}\nmap:\n", "self.<p>, use: dense}": "self.<p>, use: square}"},
             id="BERT without transposes in its attention",
         ),
         pytest.param(
