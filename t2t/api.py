@@ -45,7 +45,7 @@ from t2t.problems import (
     UsageError,
     in_file_order,
 )
-from t2t.static import apply_recipe, check, diff, explain, fix, fmt, recipes
+from t2t.static import apply_recipe, check, diff, explain, fix, fmt, recipes, schema
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,6 +76,7 @@ __all__ = [
     "open_checkpoint",
     "recipes",
     "record",
+    "schema",
     "verify",
 ]
 

@@ -28,7 +28,7 @@ Command = Callable[[str, str], argparse.ArgumentParser]
 FIRST_DAY = ("inspect", "check", "record", "convert", "verify")
 
 _EPILOG = """\
-t2t COMMAND --help says more. A mapping alone is converted: t2t m.yaml"""
+t2t help COMMAND, or CODE, says more. A mapping alone is converted: t2t m.yaml"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,7 +87,7 @@ def _with_command(arguments: Sequence[str]) -> list[str]:
         return words
     if not os.path.lexists(words[0]) and not words[0].endswith((".yaml", ".yml")):
         message = f"{shown(words[0])} is neither a command nor a file"
-        hint = did_you_mean(words[0], COMMANDS, 1) or "t2t --help lists the commands"
+        hint = did_you_mean(words[0], COMMANDS, 1) or "t2t help lists the commands"
         raise UsageError(Problem("T2T001", message, None, hint))
     return ["convert", *words]
 
@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, summary: str) -> argparse.ArgumentParser:
         summaries[name] = summary
         added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added.set_defaults(parser=parser)
         formats = added.add_argument_group("what is shown")
         formats.add_argument("--format", choices=console.FORMATS, help="default: full on a terminal, else concise")
         formats.add_argument("--all", action="store_true", help="show every problem, every variable")
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _conversion(command)
     _review(command)
     _proof(command)
+    _about(command)
     parser.epilog = _overview(summaries)
     return parser
 
@@ -228,6 +230,21 @@ def _proof(command: Command) -> None:
     added = command("mutate", "count the mistakes in a mapping that its recording would catch")
     _mutate_flags(added)
     _proof_flags(added)
+
+
+def _about(command: Command) -> None:
+    """What helps to write mappings, and commands."""
+    added = command("schema", "print the JSON schema that editors read, with a model's names")
+    added.add_argument("mapping", metavar="MAPPING", nargs="?", help="whose names it has; default: no names")
+    added.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    added.add_argument("--force", action="store_true", help="replace a file that is no such schema")
+    added.add_argument("--checkpoint", metavar="CHECKPOINT", help="instead of the mapping's")
+
+    added = command("completion", "print what completes t2t's words in a shell")
+    added.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+
+    added = command("help", "explain a code, or show a command's flags")
+    added.add_argument("topic", metavar="TOPIC", nargs="?", help="a code, T2T305, or a command")
 
 
 def _overview(commands: Mapping[str, str]) -> str:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from t2t import console, document, listing, results
-from t2t.names import did_you_mean, shown
-from t2t.problems import Problem, UsageError, exit_code, in_file_order
+from t2t.names import did_you_mean, proposing, shown
+from t2t.problems import CODES, Problem, UsageError, exit_code, in_file_order
 
 
 def _convert(options: argparse.Namespace, screen: console.Console) -> int:
@@ -190,6 +190,54 @@ def _mutate(options: argparse.Namespace, screen: console.Console) -> int:
     return exit_code(problems)
 
 
+def _schema(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import static
+
+    if options.checkpoint and not options.mapping:
+        raise UsageError(Problem("T2T001", "--checkpoint without a mapping", None, "name the mapping, too"))
+    text = static.schema(options.mapping, checkpoint=options.checkpoint, note=screen.note)
+    if options.output:
+        from t2t.review import names_schema
+
+        names_schema.save(options.output, text, force=options.force)
+        screen.result([f"wrote {options.output}"], {"output": options.output})
+    else:
+        screen.file(text)
+    return 0
+
+
+def _completion(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import completion, recipes
+
+    known = {"NAME": recipes.texts(), "TOPIC": [*COMMANDS, *CODES]}
+    found = completion.commands(options.parser, {metavar: tuple(words) for metavar, words in known.items()})
+    screen.file("".join(f"{line}\n" for line in completion.script(options.shell, found)))
+    return 0
+
+
+def _help(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import codes, completion
+
+    parsers = completion.parsers(options.parser)
+    topic = options.topic
+    if topic is None:
+        about = {name: about for name, (_, about) in parsers.items()}
+        screen.result(options.parser.format_help().splitlines(), {"commands": about, "codes": CODES})
+        return 0
+    if topic in parsers:
+        text = parsers[topic][0].format_help()
+        screen.result(text.splitlines(), {"command": topic, "help": text})
+        return 0
+    code = codes.find(topic)
+    if code is None:
+        message = f"there is no code and no command {shown(topic)}"
+        hint = proposing(codes.nearest(topic)) or did_you_mean(topic, COMMANDS)
+        hint = hint or "t2t help lists the commands"
+        raise UsageError(Problem("T2T001", message, None, hint))
+    screen.result(codes.lines(code), asdict(code))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "convert": _convert,
     "inspect": _inspect,
@@ -202,6 +250,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "record": _record,
     "verify": _verify,
     "mutate": _mutate,
+    "schema": _schema,
+    "completion": _completion,
+    "help": _help,
 }
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from t2t import grammar
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.explanation import Explanation
@@ -164,6 +165,33 @@ def explain(mapping: str | os.PathLike[str], parameter: str, *, checkpoint: str 
             raise MappingError(mine or errors)
     ties = tuple(other for other in read.rules if other.tie == parameter)
     return Explanation(rules, step, ties)
+
+
+def schema(
+    mapping: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | None = None,
+    note: Callable[[Problem], None] = lambda problem: None,
+) -> str:
+    """
+    The JSON schema of the mapping language; with a mapping, that with the names which are known of its two sides.
+
+    Raises MappingError, CheckpointError.
+    """
+    from t2t.at_hand import at_hand
+    from t2t.review import names_schema
+
+    if mapping is None:
+        return grammar.text()
+    read, problems = read_mapping(mapping)
+    if read is None:
+        raise MappingError(problems)
+    with at_hand(read, checkpoint) as hand:
+        if hand.checkpoint is None:
+            raise CheckpointError(hand.problems)
+        for problem in hand.problems:
+            note(problem)
+        return names_schema.text(names_schema.named(read, hand.checkpoint, hand.module))
 
 
 def diff(base: str, head: str | None = None, paths: Sequence[str] = (), *, merge_base: bool = False) -> Diff:

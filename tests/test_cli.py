@@ -258,7 +258,7 @@ USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "
         (["--frobnicate"], f"{USAGE}the following arguments are required: COMMAND\n"),
         (
             ["frobnicate", "small.yaml"],
-            "T2T001 frobnicate is neither a command nor a file; t2t --help lists the commands\n",
+            "T2T001 frobnicate is neither a command nor a file; t2t help lists the commands\n",
         ),
         (["chekc", "small.yaml"], "T2T001 chekc is neither a command nor a file; did you mean check\n"),
         (["small.yaml", "--frobnicate"], f"{USAGE}unrecognized arguments: --frobnicate\n"),

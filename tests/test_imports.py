@@ -44,6 +44,9 @@ WITHOUT = {
     "inspect": ["inspect", "small.ckpt"],
     "explain": ["explain", "small.yaml", "layers.0.weight"],
     "help": ["--help"],
+    "help of a code": ["help", "T2T305"],
+    "schema": ["schema", "small.yaml"],
+    "completion": ["completion", "bash"],
     "a mapping that cannot be read": ["check", "nowhere.yaml"],
 }
 
