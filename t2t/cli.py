@@ -15,7 +15,7 @@ from typing import Any
 
 import t2t
 from t2t import console
-from t2t.commands import COMMANDS
+from t2t.commands import COMMANDS, WITHOUT_FINDINGS
 from t2t.interrupts import Terminated
 from t2t.names import did_you_mean, shown
 from t2t.problems import OutputError, Problem, T2TError, UsageError
@@ -62,6 +62,9 @@ def _status(arguments: Sequence[str]) -> int:
         options = _parsed(_with_command(arguments))
         debug = options.debug
         screen = console.Console(options.format or os.environ.get("T2T_FORMAT") or None, show_all=options.all)
+        if screen.format == "sarif" and options.command in WITHOUT_FINDINGS:
+            message = f"{options.command} looks for no problems, and sarif holds nothing else"
+            raise UsageError(Problem("T2T001", message, None, "use --format json"))
         return int(COMMANDS[options.command](options, screen))
     except SystemExit as end:  # argparse has said what it had to say
         return int(end.code or 0)

@@ -255,6 +255,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "help": _help,
 }
 
+#: Commands that only say something: the format of problems would leave it all out.
+WITHOUT_FINDINGS = frozenset(("completion", "explain", "help", "recipes", "schema"))
+
 
 def _strict(problems: Sequence[Problem], options: argparse.Namespace) -> int:
     """The exit status of findings; with --strict warnings count as errors."""

@@ -1,9 +1,10 @@
 """
 The only file that prints. Results and findings go to stdout, progress, notes and failures to stderr.
 
-Three formats: `full` (for a person: details under each problem, tables on a terminal), `concise` (one line each),
-`json` (one document on stdout). What a result says is made elsewhere (t2t.results, t2t.listing and what is called
-`told`); here it gets its columns, its colours and its stream.
+Five formats: `full` (for a person: details under each problem, tables on a terminal), `concise` (one line each),
+`json` (one document on stdout), `github` (annotations and a step's summary; what is no problem as `concise` has it),
+`sarif` (the problems alone, one document on stdout). What a result says is made elsewhere (t2t.results, t2t.listing and
+what is called `told`); here it gets its columns, its colours and its stream.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import traceback as tracebacks
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from t2t.problems import OutputError, Problem, Severity, UsageError, as_json
+from t2t.problems import Location, OutputError, Problem, Severity, UsageError, as_json
 
-FORMATS = ("full", "concise", "json")
+if TYPE_CHECKING:
+    from t2t import formats
+
+FORMATS = ("full", "concise", "json", "github", "sarif")
 
 #: Columns of a table that are aligned on the right.
 _NUMBERS = frozenset(("elements", "size", "shard", "offset", "min", "max", "mean", "std", "zeros", "NaN", "Inf"))
@@ -47,18 +51,21 @@ class Console:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         if format not in {None, *FORMATS}:
             raise UsageError(Problem("T2T001", f"unknown format {format}", None, f"formats are {', '.join(FORMATS)}"))
-        self.is_terminal = sys.stdout.isatty()
+        self.is_terminal = sys.stdout.isatty() and format != "github"
         self.format = format or ("full" if self.is_terminal else "concise")
         self.show_all = show_all
-        self.is_document = self.format == "json"
+        self.is_document = self.format in {"json", "sarif"}
         self._notes: list[Problem] = []
+        self._summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+        self._has_summary = False
+        self._annotated: Counter[Severity] = Counter()
 
     # --- problems ---
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Problems that ended a command: findings to stdout, what could not be read, written or run to stderr."""
         if self.is_document:
-            self.document({"problems": [as_json(problem) for problem in problems]})
+            self.document({"problems": [as_json(problem) for problem in problems]}, problems)
             return
         is_finding = all(problem.code[3] in "123457" for problem in problems)
         self.listed(problems, sys.stdout if is_finding else sys.stderr)
@@ -66,7 +73,7 @@ class Console:
     def findings(self, problems: Sequence[Problem], checked: Sequence[str]) -> None:
         """What `check` found, and a last line that sums it up."""
         if self.is_document:
-            self.document({"checked": list(checked), "problems": [as_json(problem) for problem in problems]})
+            self.document({"checked": list(checked), "problems": [as_json(problem) for problem in problems]}, problems)
             return
         self.listed(problems, sys.stdout)
         counts = Counter(problem.severity for problem in problems)
@@ -77,30 +84,36 @@ class Console:
         self, lines: Sequence[str], as_json: dict[str, Any], problems: Sequence[Problem] = (), *, listed: bool = False
     ) -> None:
         """
-        A result whose words are made elsewhere: its lines or the document. Where its `problems` are to be `listed`,
-        they come before the lines.
+        A result whose words are made elsewhere: its lines or the document, with `sarif` its `problems` alone. Where
+        they are to be `listed`, they come before the lines; `github` has them beside their own lines in any case.
         """
         if self.is_document:
-            self.document(as_json)
+            self.document(as_json, problems)
             return
-        if listed:
+        if listed or self.format == "github":
             self.listed(problems, sys.stdout)
         for line in lines:
             self.say(printable(line))
 
     def file(self, text: str) -> None:
         """What is meant for another program: the same bytes in every format."""
-        self.say(text.removesuffix("\n"))
+        self.say(text.removesuffix("\n"), is_command=True)
 
     def note(self, problem: Problem) -> None:
         """Something worth knowing while a command runs."""
         if self.is_document:
             self._notes.append(problem)
+        elif self.format == "github":
+            self._annotate([problem])
         else:
             self.say(printable(f"{problem.severity}: {problem}"), sys.stderr)
 
     def listed(self, problems: Sequence[Problem], stream: Any) -> None:
         """The problems, a line each, as many as are shown; with `full` the details under each."""
+        if self.format == "github":
+            if left := len(problems) - self._annotate(problems):
+                self.say(f"and {left} more in the step's summary; --all shows them here")
+            return
         count = len(problems) if self.show_all else SHOWN_PROBLEMS
         for problem in problems[:count]:
             self.say(printable(str(problem)), stream, _COLOURS[problem.severity])
@@ -109,6 +122,43 @@ class Console:
                     self.say(f"    {printable(detail)}", stream)
         if len(problems) > count:
             self.say(f"and {len(problems) - count} more; --all shows them", stream)
+
+    def _annotate(self, problems: Sequence[Problem]) -> int:
+        """
+        The problems in the step's summary, and as many as GitHub shows as annotations; how many those are.
+
+        What the summary does not hold is told here, shown or not.
+        """
+        from t2t import formats  # only these two formats need it
+
+        failure: OutputError | None = None
+        held = 0
+        try:
+            held = self._summarize(problems) if self._summary else 0
+        except OSError as error:
+            message = f"the step's summary cannot be written: {error.strerror}"
+            hint = "GITHUB_STEP_SUMMARY names a file that this process may not write"
+            failure = OutputError(Problem("T2T802", message, Location(self._summary), hint))
+            self._summary = ""
+        limit = formats.ANNOTATIONS if held == len(problems) and not self.show_all else None
+        lines = formats.commands(problems, _folders(), self._annotated, limit)
+        for line in lines:
+            self.say(line, is_command=True)
+        if failure is not None:
+            raise failure
+        return len(lines)
+
+    def _summarize(self, problems: Sequence[Problem]) -> int:
+        """How many of the problems the step's summary takes."""
+        from t2t import formats
+
+        with open(self._summary, "ab") as file:
+            before = "" if self._has_summary or not problems else formats.HEADER
+            rows, held = formats.summary(problems, _folders(), formats.SUMMARY_BYTES - file.tell() - len(before))
+            if rows:
+                file.write((before + rows).encode())
+                self._has_summary = True
+        return held
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A last column without a title is for remarks; it is left out where there are none."""
@@ -169,9 +219,13 @@ class Console:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
-    def say(self, text: str, stream: Any = None, colour: str = "") -> None:
-        """Lines, on standard output if nothing else is said."""
+    def say(self, text: str, stream: Any = None, colour: str = "", *, is_command: bool = False) -> None:
+        """Lines, on standard output if nothing else is said; only `is_command` may hold what GitHub takes for one."""
         stream = stream or sys.stdout
+        if self.format == "github" and not is_command:
+            from t2t import formats
+
+            text = "\n".join(map(formats.plain, text.split("\n")))
         with _refusing(stream):
             if colour and stream.isatty():
                 from rich.text import Text
@@ -180,11 +234,23 @@ class Console:
             else:
                 print(text, file=stream)
 
-    def document(self, document: dict[str, Any]) -> None:
-        """The one document."""
-        if self._notes:
+    def document(self, document: dict[str, Any], problems: Sequence[Problem] = ()) -> None:
+        """The one document; of SARIF it is made of the problems, the only ones that it has a place for."""
+        if self.format == "sarif":
+            from t2t import formats
+
+            document = formats.sarif([*problems, *self._notes], _folders())
+        elif self._notes:
             document["notes"] = [as_json(note) for note in self._notes]
         self.say(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def _folders() -> formats.Folders:
+    """The current folder; and the one that GitHub counts from, the repository's own, where it says which that is."""
+    from t2t import formats
+
+    here = os.getcwd()
+    return formats.Folders(here, os.path.realpath(os.environ.get("GITHUB_WORKSPACE") or here))
 
 
 def open_closed_streams() -> None:

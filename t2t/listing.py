@@ -28,7 +28,8 @@ def inventory(screen: Console, opened: Checkpoint, found: Inspection, *, verbose
     Instead of the list: the figures of values, and what testing the checksums found, where that was asked for.
     """
     if screen.is_document:
-        screen.document(_inspection_json(opened, found))
+        problems = [*found.notes, *(found.checked.problems if found.checked else ())]
+        screen.document(_inspection_json(opened, found), problems)
         return
     for note in found.notes:
         screen.note(note)
@@ -130,7 +131,8 @@ def cross_check(screen: Console, checked: CrossCheck) -> None:
                 "bytes": checked.nbytes,
                 "not_compared": dict(checked.not_compared),
                 "problems": [as_json(problem) for problem in checked.problems],
-            }
+            },
+            checked.problems,
         )
         return
     screen.listed(checked.problems, sys.stdout)

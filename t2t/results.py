@@ -64,7 +64,9 @@ def conversion(screen: Console, done: Conversion) -> None:
 def comparison(screen: Console, comparison: Comparison, problems: Sequence[Problem] = ()) -> None:
     """The figures of both sides, and the verdict; `problems` are the same for whoever asked for nothing else."""
     if screen.is_document:
-        screen.document({**_comparison_json(comparison), "problems": [as_json(problem) for problem in problems]})
+        screen.document(
+            {**_comparison_json(comparison), "problems": [as_json(problem) for problem in problems]}, problems
+        )
         return
     runs: dict[tuple[str, int], list[OutputDelta]] = {}
     for delta in comparison.outputs:
@@ -125,7 +127,7 @@ def recording(screen: Console, place: str, recording: Recording) -> None:
 def mutations(screen: Console, done: Mutations, problems: Sequence[Problem]) -> None:
     """The mistakes that the recording does not catch, and how many it does; `problems` are those of `done`."""
     if screen.is_document:
-        screen.document({**_mutations_json(done), "problems": [as_json(problem) for problem in problems]})
+        screen.document({**_mutations_json(done), "problems": [as_json(problem) for problem in problems]}, problems)
         return
     screen.listed(problems, sys.stdout)
     if screen.format == "full" and done.counts:

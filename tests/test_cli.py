@@ -267,7 +267,8 @@ USAGE = "usage: t2t [-h] [--version] COMMAND ...\nt2t: error: "
         (["check"], "T2T001 there are no mappings under mappings/; name the mappings\n"),
         (
             ["check", "small.yaml", "--format", "xml"],
-            "t2t check: error: argument --format: invalid choice: xml (choose from full, concise, json)\n",
+            "t2t check: error: argument --format: invalid choice: xml "
+            "(choose from full, concise, json, github, sarif)\n",
         ),
         (["record", "small.yaml", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'\n"),
     ],
@@ -593,7 +594,7 @@ def test_an_unknown_format_in_the_environment_is_a_usage_error(project: Project)
     done = t2t("check", "small.yaml", cwd=project.folder, env={"T2T_FORMAT": "xml"})
 
     assert (done.code, done.out) == (2, "")
-    assert done.err == "T2T001 unknown format xml; formats are full, concise, json\n"
+    assert done.err == "T2T001 unknown format xml; formats are full, concise, json, github, sarif\n"
 
 
 # --- help ---

@@ -190,6 +190,7 @@ def test_the_script_is_the_same_in_every_format(tmp_path: Path) -> None:
     plain = server().run("completion", "bash", cwd=tmp_path)
 
     assert server().run("completion", "bash", "--format", "json", cwd=tmp_path).out == plain.out
+    assert server().run("completion", "bash", "--format", "github", cwd=tmp_path).out == plain.out
 
 
 def test_another_shell_is_a_usage_error(tmp_path: Path) -> None:

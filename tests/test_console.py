@@ -422,7 +422,7 @@ def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         Console("yaml")
 
-    assert str(error.value) == "T2T001 unknown format yaml; formats are full, concise, json"
+    assert str(error.value) == "T2T001 unknown format yaml; formats are full, concise, json, github, sarif"
 
 
 # --- a diagnosis ---

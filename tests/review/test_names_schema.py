@@ -332,7 +332,7 @@ def project(tmp_path: Path) -> Project:
 def test_without_a_mapping_it_is_the_languages_own_byte_for_byte(project: Project) -> None:
     own = (ROOT / "schemas" / "mapping.schema.json").read_text("utf-8")
 
-    for flags in ((), ("--format", "json")):
+    for flags in ((), ("--format", "json"), ("--format", "github")):
         done = server().run("schema", *flags, cwd=project.folder)
         assert (done.code, done.out, done.err) == (0, own, "")
     assert api.schema() == own

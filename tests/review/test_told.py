@@ -424,6 +424,11 @@ def test_a_mapping_that_cannot_be_read_ends_with_1_and_the_others_are_compared(t
     done = run(team, "main", "--format", "json")
     assert done.code == 1
     assert json.loads(done.out)["problems"][0]["code"] == "T2T101"
+    done = run(team, "main", "--format", "sarif")
+    assert done.code == 1
+    assert [result["ruleId"] for result in json.loads(done.out)["runs"][0]["results"]] == ["T2T101"]
+    done = run(team, "main", "--format", "github")
+    assert done.out.startswith("::error file=mappings/blocks.yaml,line=8,")
 
 
 def test_what_cannot_be_compared_ends_with_2_and_what_cannot_be_read_with_3(team: Repository) -> None:
