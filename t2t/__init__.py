@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         mutate,
         open_checkpoint,
         record,
+        report,
         verify,
     )
     from t2t.problems import (
@@ -55,6 +56,7 @@ _HOMES = {
             "mutate",
             "open_checkpoint",
             "record",
+            "report",
             "verify",
         ),
         "t2t.api",
@@ -96,6 +98,7 @@ __all__ = [
     "mutate",
     "open_checkpoint",
     "record",
+    "report",
     "verify",
 ]
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from t2t.proof.mutate import Mutations
     from t2t.proof.recording import Recording
     from t2t.review.lock import Lock
+    from t2t.review.report import Report
 
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "open_checkpoint",
     "recipes",
     "record",
+    "report",
     "schema",
     "verify",
 ]
@@ -266,6 +268,61 @@ def _diagnosed(job: Job, recording: Recording, comparison: Comparison, tried: Ca
         for problem in error.problems:
             job.note(replace(problem, severity="warning"))
         return comparison
+
+
+def report(
+    mapping: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    diagnose: bool = True,
+    tried: Callable[[int, int], None] = lambda done, total: None,
+    **options: Unpack[Options],
+) -> tuple[str, Report]:
+    """
+    Writes one HTML page about the mapping: the verdict, coverage, every row drawn, layers. Returns its path and facts.
+
+    It is `<mapping>.html` in the current directory, or `out`. A difference is a result, and so is a recording that
+    there is not: see `Report.problems`. `diagnose` and `tried` are those of `verify`. Raises T2TError.
+    """
+    from t2t.review import page
+    from t2t.review import report as reports
+
+    notes: list[Problem] = []
+
+    def note(problem: Problem) -> None:
+        options.get("note", silent)(problem)
+        notes.append(problem)
+
+    with Job(mapping, {**options, "note": note}) as job:
+        place = os.fspath(out) if out is not None else f"{_stem(job.mapping)}.html"
+        _refuse_own_input(place, job.mapping, job.checkpoint, job.recording_place)
+        recording, missing = _recording_or_why(job)
+        found = None
+        if recording is not None:
+            assert job.mapping.verify is not None
+            job.fill(job.torch_tensors())
+            found = reports.evidence(
+                job.module,
+                job.plan,
+                recording,
+                job.mapping.verify,
+                diagnosed=lambda known: _diagnosed(job, recording, known, tried) if diagnose else known,
+                note=note,
+            )
+        facts = reports.Surroundings(job.checkpoint, job.recording_place, recording, job.unproven, tuple(notes))
+        made = reports.make(job.plan, job.inventory, found, facts, missing=missing)
+        reports.save(place, page.html(made), force=options.get("force", False), note=options.get("note", silent))
+        return place, made
+
+
+def _recording_or_why(job: Job) -> tuple[Recording | None, tuple[Problem, ...]]:
+    """The recording or, where it is missing or of something else, the problems (T2T502) that say so."""
+    try:
+        return job.recording(), ()
+    except MappingError as error:
+        if any(problem.code != "T2T502" for problem in error.problems):
+            raise
+        return None, error.problems
 
 
 def mutate(

@@ -230,6 +230,13 @@ def _proof(command: Command) -> None:
     _proof_flags(added)
     _verify_flags(added)
 
+    added = command("report", "write an HTML page: verdict, coverage, every row drawn, layers")
+    added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.html here")
+    added.add_argument("--unproven", action="store_true", help="leave the proof out; the page says so")
+    added.add_argument("--force", action="store_true", help="replace a file that is no report")
+    _proof_flags(added)
+    _diagnosis_flag(added)
+
     added = command("mutate", "count the mistakes in a mapping that its recording would catch")
     _mutate_flags(added)
     _proof_flags(added)

@@ -238,6 +238,18 @@ def _help(options: argparse.Namespace, screen: console.Console) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace, screen: console.Console) -> int:
+    from t2t import api
+    from t2t.review import report
+
+    given = _api_options(options, screen)
+    with screen.counting("changes tried") as tried:
+        own = {"diagnose": options.diagnosis, "tried": tried}
+        place, made = api.report(options.mapping, options.output, **own, **given)
+    screen.result(report.lines(made, place), report.as_json(made, place), made.problems, listed=True)
+    return exit_code(made.problems)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "convert": _convert,
     "inspect": _inspect,
@@ -250,6 +262,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, console.Console], int]] = {
     "record": _record,
     "verify": _verify,
     "mutate": _mutate,
+    "report": _report,
     "schema": _schema,
     "completion": _completion,
     "help": _help,
