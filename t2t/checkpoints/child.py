@@ -3,8 +3,8 @@ Reading in a process of its own: for libraries that a bad file can bring down, o
 
 The child runs `python -P -m MODULE PATH ARGUMENT...`. On its standard input it gets one question a line (JSON); for
 each it writes a line of JSON to its standard output and, where that has "nbytes", so many bytes behind it. The first
-answer comes unasked. An answer {"error": {"code", "message", "hint"}} is raised here. The child ends when its input
-does.
+answer comes unasked. An answer {"error": {"code", "message", "hint"}} is raised here; {"exception": TEXT} says why the
+child is about to end. The child ends when its input does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -107,6 +108,8 @@ class Child:
             answer = None
         if not isinstance(answer, dict):
             raise self._failed("answers nonsense")
+        if (exception := answer.get("exception")) is not None:
+            raise self._death(str(exception))
         if error := answer.get("error"):
             raise refusal(error["code"], error["message"], self.path, error.get("hint", ""))
         size = answer.get("nbytes", 0)
@@ -139,16 +142,21 @@ class Child:
         self._process.kill()
         return refusal("T2T614", f"{self._what} {how}", self.path)
 
-    def _death(self) -> Exception:
+    def _death(self, exception: str = "") -> Exception:
+        """How the child ended: by the exception that it reported, else by the last line that it printed."""
         try:
             code = self._process.wait(self._patience)
         except subprocess.TimeoutExpired:
             return self._failed("says nothing more, but does not end")
+        how = f"died with {signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        why = exception or (self._last_line() if code > 0 else "")
+        message = f"{self._what} {how}{': ' if why else ''}{why}"
+        return refusal("T2T614", message, self.path, "the file is damaged, or that library is")
+
+    def _last_line(self) -> str:
         self._noise.seek(max(self._noise.seek(0, os.SEEK_END) - 2**16, 0))
         said = self._noise.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"died with {signal_name(-code)}" if code < 0 else f"ended with status {code}"
-        last = f": {said[-1]}" if code > 0 and said else ""
-        return refusal("T2T614", f"{self._what} {how}{last}", self.path, "the file is damaged, or that library is")
+        return said[-1] if said else ""
 
 
 Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], memoryview | bytes]]
@@ -161,13 +169,19 @@ def serve(start: Callable[[], tuple[Mapping[str, Any], Answer | None]]) -> None:
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     replies = _replies()  # first: libraries print while they are imported
-    hello, answer = start()
-    _say(replies, hello)
-    if answer is None:
-        return
-    for line in sys.stdin.buffer:
-        document, data = answer(json.loads(line))
-        _say(replies, {**document, "nbytes": len(data)}, data)
+    try:
+        hello, answer = start()
+        _say(replies, hello)
+        if answer is None:
+            return
+        for line in sys.stdin.buffer:
+            document, data = answer(json.loads(line))
+            _say(replies, {**document, "nbytes": len(data)}, data)
+    except Exception as error:
+        # The traceback is no last line: what libraries printed is still in buffers, and is written out behind it.
+        with contextlib.suppress(OSError):
+            _say(replies, {"exception": "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]})
+        raise
 
 
 def _end_with_parent() -> None:

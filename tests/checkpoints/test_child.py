@@ -27,7 +27,10 @@ def start():
         if "crash" in question:
             os.kill(os.getpid(), signal.SIGSEGV)
         if "raise" in question:
+            print("a library prints, and nothing is written out before the process ends")
             raise KeyError("nothing")
+        if "raise lines" in question:
+            raise ValueError("one line\\nand another")
         if "wait" in question:
             time.sleep(60)
         if "refuse" in question:
@@ -86,6 +89,9 @@ def test_a_crash_is_told_from_an_exception(module: Path) -> None:
     assert refused(child(module), {"raise": 1}) == (
         f"x: T2T614: the library ended with status 1: KeyError: 'nothing'; {hint}"
     )
+    assert refused(child(module), {"raise lines": 1}) == (
+        f"x: T2T614: the library ended with status 1: ValueError: one line; {hint}"
+    )
 
 
 def test_a_child_that_hangs_is_ended(module: Path) -> None:
@@ -108,6 +114,10 @@ def test_more_or_fewer_bytes_than_needed_are_refused(module: Path) -> None:
     [
         ("print('nonsense', flush=True)", "x: T2T614: the library answers nonsense"),
         ("print(3, flush=True)", "x: T2T614: the library answers nonsense"),
+        (
+            "def start(): print('a library prints'); raise KeyError('nothing')\nserve(start)",
+            "x: T2T614: the library ended with status 1: KeyError: 'nothing'; the file is damaged, or that library is",
+        ),
         ("raise SystemExit(3)", "x: T2T614: the library ended with status 3; the file is damaged, or that library is"),
         (
             "os.kill(os.getpid(), signal.SIGABRT)",
