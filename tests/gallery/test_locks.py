@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from benchmarks.gallery import CHECKPOINTS
@@ -14,7 +15,7 @@ from t2t import api, checkpoints
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.review import lock as locks
-from tests.gallery.shared import MAPPINGS, data
+from tests.gallery.shared import MAPPINGS, data, recorded
 
 NAMES = sorted(path.name.removesuffix(".lock.json") for path in MAPPINGS.glob("*.lock.json"))
 every_lock = pytest.mark.parametrize("name", NAMES)
@@ -42,7 +43,10 @@ def test_it_is_made_again_from_the_weights(name: str, tmp_path: Path) -> None:
     assert again.proof.outputs.keys() == committed.proof.outputs.keys()
     for output, figures in again.proof.outputs.items():
         assert figures.max_delta <= 1.1 * figures.tolerance  # both are rounded
-        assert figures.scale == pytest.approx(committed.proof.outputs[output].scale, rel=0.2)
+        # Which run comes nearest to its tolerance is a matter of the last bits, and of the machine.
+        draws = recorded(MAPPINGS / f"{name}.yaml").draws
+        scales = {locks.rounded(float(np.abs(draw.outputs[output]).max())) for draw in draws}
+        assert {figures.scale, committed.proof.outputs[output].scale} <= scales
 
 
 @every_lock
