@@ -108,12 +108,17 @@ def open_checkpoint(path: str | os.PathLike[str], *, checksums: bool = True) -> 
 
 
 def lock(
-    mapping: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Unpack[Options]
+    mapping: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    names_only: bool = False,
+    **options: Unpack[Options],
 ) -> Lock:
     """
     Writes the mapping's lock, beside it or at `out`: what it means with everything at hand, and the proof's figures.
 
-    The module is built, filled and proven as by `load`, and nothing is written where that fails. Raises T2TError.
+    The module is built, filled and proven as by `load`, and nothing is written where that fails. With `names_only` no
+    value is read and nothing is proven: the checkpoint's index is enough. Raises T2TError.
     """
     import torch
 
@@ -121,12 +126,12 @@ def lock(
     from t2t.review import locking
     from t2t.review.lock import Proof, place
 
-    with Job(mapping, options) as job:
+    with Job(mapping, options, names_only=names_only) as job:
         path = os.fspath(out) if out is not None else place(job.mapping.path)
         _refuse_own_input(path, job.mapping, job.checkpoint, job.recording_place)
-        recording = job.recording()
-        outputs = job.checksums()
-        proof = Proof(unproven=job.unproven)
+        recording = None if names_only else job.recording()
+        outputs = {} if names_only else job.checksums()
+        proof = Proof(unproven="names and shapes alone" if names_only else job.unproven)
         if recording is not None:
             job.fill(job.torch_tensors())
             proof = locking.proof(recording, job.prove(recording))

@@ -10,7 +10,6 @@ Nothing is downloaded where a lock knows it, and nothing that a mapping names is
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from t2t import checkpoints
@@ -107,7 +106,7 @@ def _opened(mapping: Mapping, given: str | None, lock: Lock | None, problems: li
         return checkpoints.open(path, names=mapping.names)
     except CheckpointError as error:
         may_speak = lock is not None and given is None
-        is_alone = _are_missing(error.problems)
+        is_alone = checkpoints.are_missing(error.problems)
         alone = checkpoints.open_index(path) if is_alone and mapping.names == "key" else None
         if not may_speak or not (is_alone or {problem.code for problem in error.problems} == {"T2T601"}):
             is_asked = given is None and lock is None
@@ -125,8 +124,3 @@ def _at_its_row(mapping: Mapping, problem: Problem) -> Problem:
 
 #: What makes a mapping known without its weights.
 _LOCK = "t2t lock, where the weights are, writes down what is needed of them"
-
-
-def _are_missing(problems: Sequence[Problem]) -> bool:
-    """Whether all of these are data files that are not there, beside an index; not one that is cut off."""
-    return all(p.code == "T2T607" and p.at is not None and not os.path.exists(p.at.path) for p in problems)

@@ -211,6 +211,9 @@ def _review(command: Command) -> None:
     added.add_argument("mapping", metavar="MAPPING")
     added.add_argument("-o", "--output", metavar="FILE", help="default: <mapping>.lock.json beside it")
     added.add_argument("--unproven", action="store_true", help="write it without a proof; it says so")
+    added.add_argument(
+        "--names-only", action="store_true", help="without values and proof: the checkpoint's index is enough"
+    )
     added.add_argument("--force", action="store_true", help="replace a file that is no lock")
     _source_flags(added)
     _reader_flag(added)

@@ -69,13 +69,16 @@ def _check(options: argparse.Namespace, screen: console.Console) -> int:
     from t2t.review import paths
 
     mappings = paths.mappings(options.mapping)
-    problems = []
+    problems: list[Problem] = []
+    by_lock = 0
     for mapping in mappings:
         for problem in static.fix(mapping, checkpoint=options.checkpoint) if options.fix else ():
             told = f"{problem.fix[0]} -> {problem.fix[1]}" if problem.fix else problem.message
             screen.note(replace(problem, message=f"fixed: {shown(told)}", hint="", severity="note", fix=None))
-        problems += static.check(mapping, checkpoint=options.checkpoint, locked=options.locked)
-    screen.findings(problems, mappings)
+        checked = static.checked(mapping, checkpoint=options.checkpoint, locked=options.locked)
+        problems += checked.problems
+        by_lock += checked.by_lock
+    screen.findings(problems, mappings, by_lock)
     return _strict(problems, options)
 
 
@@ -98,7 +101,13 @@ def _lock(options: argparse.Namespace, screen: console.Console) -> int:
     from t2t.review import told
 
     with screen.progress("locking") as progress:
-        made = api.lock(options.mapping, options.output, progress=progress, **_api_options(options, screen))
+        made = api.lock(
+            options.mapping,
+            options.output,
+            names_only=options.names_only,
+            progress=progress,
+            **_api_options(options, screen),
+        )
     screen.result(told.lock(made), told.lock_json(made))
     return 0
 

@@ -70,15 +70,17 @@ class Console:
         is_finding = all(problem.code[3] in "123457" for problem in problems)
         self.listed(problems, sys.stdout if is_finding else sys.stderr)
 
-    def findings(self, problems: Sequence[Problem], checked: Sequence[str]) -> None:
-        """What `check` found, and a last line that sums it up."""
+    def findings(self, problems: Sequence[Problem], checked: Sequence[str], by_lock: int = 0) -> None:
+        """What was found, and a last line that sums it up: `by_lock` of the mappings were checked by the lock alone."""
         if self.is_document:
-            self.document({"checked": list(checked), "problems": [as_json(problem) for problem in problems]}, problems)
+            found = [as_json(problem) for problem in problems]
+            self.document({"checked": list(checked), "by_lock_alone": by_lock, "problems": found}, problems)
             return
         self.listed(problems, sys.stdout)
         counts = Counter(problem.severity for problem in problems)
         told = ", ".join(counted(counts[severity], severity) for severity in _COLOURS if counts[severity])
-        self.say(f"{counted(len(checked), 'mapping')} checked: {told or 'no problems'}")
+        alone = f", {by_lock} by the lock alone" if by_lock else ""
+        self.say(f"{counted(len(checked), 'mapping')} checked{alone}: {told or 'no problems'}")
 
     def result(
         self, lines: Sequence[str], as_json: dict[str, Any], problems: Sequence[Problem] = (), *, listed: bool = False

@@ -8,6 +8,7 @@ and the steps that they go on with: tensors, filling the module, the proof.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from t2t.review.stale import (
     stale_model,
     stale_source,
     tensors_held_against,
+    unknown_values,
 )
 from t2t.review.stale_proof import stale_proof
 from t2t.tensors import ModuleInventory
@@ -86,9 +88,17 @@ class Job:
     A mapping with everything that it names open and planned: mapping, checkpoint, module, plan.
 
     All that is wrong with them is collected before anything is raised, as far as one can be seen without the other.
+    With `names_only` no value is needed: a checkpoint's index alone will do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: Options, module: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        options: Options,
+        module: nn.Module | None = None,
+        *,
+        names_only: bool = False,
+    ) -> None:
         refuse_unknown(options)
         _check_device(options)
         self.options = options
@@ -99,20 +109,24 @@ class Job:
             raise MappingError(problems)
         self.mapping = read
         self._module = module
+        with contextlib.ExitStack() as opened:
+            self._open(read, problems, opened, names_only=names_only)
+            self._closing = opened.pop_all()
+
+    def _open(
+        self, read: MappingFile, problems: Sequence[Problem], closing: contextlib.ExitStack, *, names_only: bool
+    ) -> None:
+        options = self.options
         errors = list(problems)
         failures: list[T2TError] = []
         inventory: ModuleInventory | None = None
         opened: Checkpoint | None = None
         self.lock = lock_of(read, errors, required=True) if options.get("locked", False) else None
+        errors += unknown_values(read, self.lock, required=True) if self.lock is not None else ()
         try:
             # Where the mapping's own source has a problem, that one is told and enough.
             if read.checkpoint or path_option(options, "checkpoint") or not errors:
-                opened = checkpoints.open(
-                    checkpoint_path(read, path_option(options, "checkpoint")),
-                    checksums=options.get("checksums", True),
-                    reader=options.get("reader", "t2t"),
-                    names=read.names,
-                )
+                opened = closing.enter_context(self._opened(read, names_only=names_only))
         except CheckpointError as error:
             failures.append(error)
         # Where the lock is missing or none, nothing is imported in its place.
@@ -140,11 +154,26 @@ class Job:
                 found = [*stale(self.plan, self.lock), *stale_proof(read, self.lock)]
                 errors += [problem for problem in found if problem.severity == "error"]
         if errors or failures:
-            if opened is not None:
-                opened.close()
             if not errors and len(failures) == 1:
                 raise failures[0]
             raise MappingError(in_file_order([*errors, *(p for failure in failures for p in failure.problems)]))
+
+    def _opened(self, read: MappingFile, *, names_only: bool) -> Checkpoint:
+        options = self.options
+        path = checkpoint_path(read, path_option(options, "checkpoint"))
+        try:
+            return checkpoints.open(
+                path,
+                checksums=options.get("checksums", True),
+                reader=options.get("reader", "t2t"),
+                names=read.names,
+            )
+        except CheckpointError as error:
+            is_alone = names_only and read.names == "key" and checkpoints.are_missing(error.problems)
+            alone = checkpoints.open_index(path) if is_alone else None
+            if alone is None:
+                raise
+            return alone
 
     def _inventory(self, read: MappingFile) -> tuple[ModuleInventory | None, list[Problem]]:
         """What the module holds, and the requirements that it does not meet: by itself, or as the lock has it."""
@@ -172,7 +201,7 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.checkpoint.close()
+        self._closing.close()
 
     def _build(self, read: MappingFile) -> nn.Module:
         """The module, without its weights unless a row keeps a parameter as it was built."""

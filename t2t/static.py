@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from t2t import grammar
@@ -28,7 +28,20 @@ if TYPE_CHECKING:
     from t2t.review.fmt import Formatted
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found, in file order, and whether the lock spoke for the checkpoint, which is not here."""
+
+    problems: Sequence[Problem]
+    by_lock: bool
+
+
 def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, locked: bool = False) -> list[Problem]:
+    """What is wrong with a mapping: the problems that `checked` finds."""
+    return list(checked(mapping, checkpoint=checkpoint, locked=locked).problems)
+
+
+def checked(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, locked: bool = False) -> Checked:
     """
     Everything that can be known about a mapping without its weights and without running code, in file order.
 
@@ -42,15 +55,17 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, loc
     from t2t.review.stale import stale
 
     problems: list[Problem] = []
+    by_lock = False
     try:
         read, problems = read_mapping(mapping)
         if read is None or (problems and not read.checkpoint and checkpoint is None and not has_lock(read)):
-            return problems
+            return Checked(problems, by_lock)
         is_whole = not any(problem.severity == "error" for problem in problems)
         with at_hand(read, checkpoint, locked=locked) as hand:
             problems += hand.problems
             if hand.checkpoint is None:
-                return in_file_order(problems)
+                return Checked(in_file_order(problems), by_lock)
+            by_lock = hand.opened is None
             plan, found = planning.make(read, hand.checkpoint, hand.module)
             if has_lock(read):  # what is the matter with it is told already
                 message = "parameters not checked: the lock cannot be used"
@@ -73,13 +88,14 @@ def check(mapping: str | os.PathLike[str], *, checkpoint: str | None = None, loc
                 problems += stale(plan, hand.lock)
                 if is_whole or read.verify is not None:  # else what is wrong with it is told already
                     problems += stale_proof(read, hand.lock, required=locked)
-            if checkpoint is None and hand.checkpoint.is_cheap and read.verify is not None:
+            is_known = hand.opened is not None or (hand.lock is not None and not hand.lock.is_of_names)
+            if checkpoint is None and is_known and hand.checkpoint.is_cheap and read.verify is not None:
                 from t2t.review.stale_proof import stale_recording
 
                 problems += [p for p in stale_recording(read, hand.checkpoint.digest, original) if p not in problems]
     except CheckpointError as error:
         problems += error.problems
-    return in_file_order(problems)
+    return Checked(in_file_order(problems), by_lock)
 
 
 def fmt(paths: Sequence[str | os.PathLike[str]], *, check: bool = False) -> list[Formatted]:

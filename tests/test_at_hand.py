@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
-from t2t import api
+from t2t import api, checkpoints
 from t2t import mapping as mapping_file
 from t2t.at_hand import at_hand
 from t2t.checkpoints.bundle import Bundle
 from t2t.mapping import Mapping
+from t2t.problems import CheckpointError
 from tests.commands import Project, locked_small, small, store
 
 NAMES = {"dense_0/kernel", "dense_0/bias", "dense_1/kernel", "dense_1/bias"}
@@ -28,6 +29,12 @@ UNCHECKED = "small.yaml:5:1: T2T210 parameters not checked: no lock; t2t lock wr
 NOWHERE = (
     "small.yaml:4:1: T2T601 small.ckpt: no checkpoint there: neither small.ckpt.index nor small.ckpt exists; "
     "t2t lock, where the weights are, writes down what is needed of them"
+)
+
+
+VALUES_UNCHECKED = (
+    "small.yaml:4:1: T2T502 values not checked: the lock is of names and shapes alone; "
+    "run t2t lock small.yaml where the weights are"
 )
 
 
@@ -140,6 +147,73 @@ def test_where_a_lock_is_asked_for_there_must_be_one(project: Project) -> None:
 
     assert known(locked=True) == ("checkpoint", False, [told])
     assert [str(problem) for problem in api.check("small.yaml", locked=True)] == [told, UNCHECKED]
+
+
+def severities(**options: Any) -> list[tuple[str, str]]:
+    return [(str(problem), problem.severity) for problem in api.check("small.yaml", **options)]
+
+
+def test_a_lock_of_names_and_shapes_is_made_from_the_index_alone(project: Project) -> None:
+    no_data()
+    made = api.lock("small.yaml", names_only=True)
+    no_checkpoint_left = Path("small.ckpt.index")
+    no_checkpoint_left.unlink()
+
+    assert (made.is_of_names, made.outputs, made.proof.unproven) == (True, {}, "names and shapes alone")
+    assert {ref.crc32c for ref in made.checkpoint.variables.values()} == {None}
+    assert known() == ("lock", True, [])
+    assert severities() == [(VALUES_UNCHECKED, "note")]
+    assert severities(locked=True) == [(VALUES_UNCHECKED, "error")]
+
+
+def test_a_lock_of_names_and_shapes_knows_what_was_done_to_each_parameter(project: Project) -> None:
+    api.lock("small.yaml", names_only=True)
+    no_checkpoint()
+    project.edit("dense_0/bias, torch: layers.0.bias}", "dense_0/bias, torch: layers.0.bias, flip: [0]}")
+    project.edit("layers.1.bias", "layers.1.bais")
+
+    found = [str(problem).partition(";")[0] for problem in api.check("small.yaml")]
+
+    assert found == [
+        VALUES_UNCHECKED.partition(";")[0],
+        "small.yaml:7:3: T2T508 layers.0.bias is not what it was when it was locked",
+        "small.yaml:9:29: T2T202 layers.1.bais is not a parameter or persistent buffer of the module",
+    ]
+
+
+def test_a_lock_of_names_and_shapes_is_of_any_values_and_of_no_other_shapes(project: Project) -> None:
+    with checkpoints.open("small.ckpt") as opened:
+        arrays = {name: opened.read(ref) for name, ref in opened.inventory.variables.items()}
+    api.lock("small.yaml", names_only=True)
+    arrays["dense_1/kernel"][0, 0] += 1
+    store(project.folder, arrays)
+    assert severities() == [(VALUES_UNCHECKED, "note")]
+
+    store(project.folder, {**arrays, "more": arrays["dense_1/bias"]})
+
+    assert [told for told, _ in severities()][:2] == [
+        "small.yaml:4:1: T2T508 the lock is of other weights: more differs; if that is meant, run t2t lock small.yaml",
+        VALUES_UNCHECKED,
+    ]
+
+
+def test_a_lock_of_values_is_not_made_from_the_index_alone(project: Project) -> None:
+    no_data()
+
+    with pytest.raises(CheckpointError) as error:
+        api.lock("small.yaml")
+
+    assert str(error.value) == MISSING
+
+
+def test_full_names_are_not_in_an_index(project: Project) -> None:
+    project.edit("source: {checkpoint: small.ckpt}", "source: {checkpoint: small.ckpt, names: full_name}")
+    no_data()
+
+    with pytest.raises(CheckpointError) as error:
+        api.lock("small.yaml", names_only=True)
+
+    assert str(error.value) == MISSING
 
 
 def test_a_mapping_without_a_source_has_the_lock_s(project: Project) -> None:

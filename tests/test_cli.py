@@ -330,7 +330,7 @@ def in_process(code: str, *arguments: str, cwd: Path) -> Done:
     return python("-c", script, *arguments, cwd=cwd)
 
 
-BUG = "def broken(*_, **__): raise ValueError('a\\x1b[31m value')\nt2t.static.check = broken"
+BUG = "def broken(*_, **__): raise ValueError('a\\x1b[31m value')\nt2t.static.checked = broken"
 
 
 def test_a_bug_ends_with_70_and_one_line(project: Project) -> None:
@@ -364,7 +364,7 @@ def test_a_path_reaches_no_terminal_as_a_command(project: Project) -> None:
 
 
 def test_no_memory_is_no_bug(project: Project) -> None:
-    code = "def full(*_, **__): raise MemoryError\nt2t.static.check = full"
+    code = "def full(*_, **__): raise MemoryError\nt2t.static.checked = full"
 
     done = in_process(code, "check", "small.yaml", cwd=project.folder)
 

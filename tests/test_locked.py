@@ -180,6 +180,18 @@ def test_no_lock(project: Project, job: Callable[..., Any]) -> None:
 
 
 @every_job
+def test_a_lock_of_names_and_shapes_alone(project: Project, job: Callable[..., Any]) -> None:
+    api.lock("small.yaml", names_only=True)
+    sys.modules.pop("small", None)
+
+    assert refusal(job, "small.yaml") == [
+        "small.yaml:4:1: T2T502 values not checked: the lock is of names and shapes alone; "
+        "run t2t lock small.yaml where the weights are"
+    ]
+    assert not project.output.exists()
+
+
+@every_job
 def test_a_lock_that_was_edited(project: Project, job: Callable[..., Any]) -> None:
     path = Path("small.lock.json")
     tree = json.loads(path.read_text())
@@ -365,6 +377,11 @@ def test_the_command_says_what_it_wrote(project: Project, proven: Path) -> None:
     assert (plain.code, plain.out.splitlines()) == (
         0,
         ["wrote small.lock.json: 4 parameters, 4 variables", "not proven: the mapping has no verify section"],
+    )
+    names = run("lock", "m.yaml", "--names-only", "-o", "names.json", cwd=proven)
+    assert (names.code, names.out.splitlines()) == (
+        0,
+        ["wrote names.json: 4 parameters, 4 variables", "not proven: names and shapes alone"],
     )
     wrote, figures, verdict = own.out.splitlines()
     assert (own.code, wrote, verdict) == (0, "wrote m.lock.json: 4 parameters, 4 variables", "proven")

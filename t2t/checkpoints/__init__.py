@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -91,6 +91,11 @@ def open_index(path: str | os.PathLike[str]) -> Checkpoint | None:
     from t2t.checkpoints.bundle import Bundle
 
     return Bundle(found.path, found.notes, data=False)
+
+
+def are_missing(problems: Sequence[Problem]) -> bool:
+    """Whether all of these are data files that are not there, beside an index; not one that is cut off."""
+    return all(p.code == "T2T607" and p.at is not None and not os.path.exists(p.at.path) for p in problems)
 
 
 def open(  # noqa: A001 - `checkpoints.open` reads well

@@ -13,6 +13,9 @@ The file is JSON with an entry a line, so that a diff of it can be read; schemas
 
 A last entry holds what seldom is: {"kind": "buffer"}, {"tied_to": NAME}, {"slot_of": NAME}. A checksum is against
 mistakes, not against somebody who wants to deceive: whoever can write the lock can write the mapping.
+
+A lock of names and shapes alone is made where the weights are not at hand: every checksum in it is null, and it holds
+no proof.
 """
 
 from __future__ import annotations
@@ -82,7 +85,8 @@ class Proof:
 class Lock:
     """
     `model` and `arguments` built the module. `steps` are digests (see `assignments`) and `outputs` the crc32c of what
-    is stored, by parameter. `require` holds, by pattern and module, the attributes that were required and found.
+    is stored, by parameter; of names and shapes alone there are none. `require` holds, by pattern and module, the
+    attributes that were required and found.
 
     `written` is the checkpoint as the mapping names it, "" where it names none; `source` is the digest of its
     inventory. `made_by` are versions.
@@ -101,6 +105,11 @@ class Lock:
     require: Mapping[str, Mapping[str, Mapping[str, Any]]]
     proof: Proof
     made_by: Mapping[str, str]
+
+    @property
+    def is_of_names(self) -> bool:
+        """Whether it is of names and shapes alone: made without the weights, so of no values."""
+        return bool(self.module.parameters) and not self.outputs
 
 
 def place(mapping: str) -> str:
@@ -133,6 +142,12 @@ def marked(refs: Iterable[TensorRef]) -> dict[str, TensorRef]:
         for ref in refs
     }
     return with_slots(bare)
+
+
+def names_alone(inventory: CheckpointInventory) -> CheckpointInventory:
+    """The inventory without checksums: another checkpoint with the same names, dtypes and shapes has the same."""
+    variables = {name: replace(ref, crc32c=None) for name, ref in inventory.variables.items()}
+    return CheckpointInventory(variables, shared_names=inventory.shared_names)
 
 
 # --- reading ---
@@ -224,6 +239,9 @@ class _Reader:
         names = self.text(tree, "names")
         if names not in ("key", "full_name"):
             self.refuse(f"names is {shown(names)}, neither key nor full_name")
+        outputs = {name: crc for name, (_, _, crc) in parameters.items() if crc is not None}
+        if outputs and (without := [name for name in parameters if name not in outputs]):
+            self.refuse(f"{shown(without[0])} has no checksum, but {shown(next(iter(outputs)))} has one")
         inventory = self.inventory(tree)
         lock = Lock(
             path=self.path,
@@ -235,7 +253,7 @@ class _Reader:
             checkpoint=inventory,
             module=ModuleInventory({name: ref for name, (ref, _, _) in parameters.items()}),
             steps={name: step for name, (_, step, _) in parameters.items()},
-            outputs={name: crc for name, (_, _, crc) in parameters.items()},
+            outputs=outputs,
             require=self.required(tree.get("require", {})),
             proof=self.proof(self.section(tree, "proof")),
             made_by=self.texts(self.section(tree, "made_by"), "made_by"),
@@ -246,6 +264,8 @@ class _Reader:
             is_whole = False
         if not is_whole:
             self.refuse("its variables are not those that its source is the digest of: somebody edited the lock")
+        if lock.is_of_names and not lock.proof.unproven:
+            self.refuse("it holds a proof, but no checksum of what was proven")
         return lock
 
     def section(self, tree: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -280,7 +300,7 @@ class _Reader:
             self.refuse(f"the checksum of {shown(name)} is not eight hexadecimal digits")
         return int(value, 16)
 
-    def parameter(self, name: str, entry: Any) -> tuple[ParameterRef, str, int]:
+    def parameter(self, name: str, entry: Any) -> tuple[ParameterRef, str, int | None]:
         dtype, shape, (step, crc), extras = self.tensor(name, entry, 2)
         kind, tied = extras.get("kind", "parameter"), extras.get("tied_to")
         is_known = kind in ("parameter", "buffer") and (tied is None or isinstance(tied, str))
@@ -288,7 +308,7 @@ class _Reader:
             self.refuse(f"the entry of {shown(name)} says something that no lock says")
         if not isinstance(step, str) or not _DIGEST.fullmatch(step):
             self.refuse(f"the digest of {shown(name)} is not sixteen hexadecimal digits")
-        return ParameterRef(name, dtype, shape, kind, tied), step, self.crc32c(name, crc)
+        return ParameterRef(name, dtype, shape, kind, tied), step, None if crc is None else self.crc32c(name, crc)
 
     def inventory(self, tree: Mapping[str, Any]) -> CheckpointInventory:
         entries = {name: self.tensor(name, entry, 1) for name, entry in self.section(tree, "variables").items()}

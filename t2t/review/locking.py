@@ -12,7 +12,19 @@ from t2t.names import natural
 from t2t.plan import Plan
 from t2t.problems import Location, OutputError, Problem
 from t2t.review import assignments
-from t2t.review.lock import FORMAT, KEY, MAX_BYTES, Figures, Lock, Proof, as_written, marked, rounded, tolerance
+from t2t.review.lock import (
+    FORMAT,
+    KEY,
+    MAX_BYTES,
+    Figures,
+    Lock,
+    Proof,
+    as_written,
+    marked,
+    names_alone,
+    rounded,
+    tolerance,
+)
 from t2t.tensors import ModuleInventory, ParameterRef, TensorRef
 from t2t.writers.atomic import replacing
 
@@ -33,17 +45,21 @@ def made(
     proof: Proof,
     made_by: Mapping[str, str],
 ) -> Lock:
-    """The lock of a plan against this module; `outputs` are the checksums of what it gives."""
+    """
+    The lock of a plan against this module; `outputs` are the checksums of what it gives. Without any it is of names and
+    shapes alone.
+    """
     mapping = plan.mapping
     assert mapping.arguments is not None
+    checkpoint = plan.checkpoint if outputs or not module.parameters else names_alone(plan.checkpoint)
     return Lock(
         path=path,
         model=mapping.model,
         arguments=mapping.arguments,
         names=mapping.names,
         written=as_written(mapping),
-        source=plan.checkpoint.digest,
-        checkpoint=plan.checkpoint,
+        source=checkpoint.digest,
+        checkpoint=checkpoint,
         module=module,
         steps={step.target: assignments.digest(step, mapping.output.dtype) for step in plan.steps},
         outputs=outputs,
@@ -88,7 +104,7 @@ def text(lock: Lock) -> bytes:
     }
     shared = {name: list(keys) for name, keys in _in_order(lock.checkpoint.shared_names)}
     parameters = {
-        name: [ref.dtype, list(ref.shape), lock.steps[name], f"{lock.outputs[name]:08x}", *_extras(ref)]
+        name: [ref.dtype, list(ref.shape), lock.steps[name], _crc32c(lock.outputs.get(name)), *_extras(ref)]
         for name, ref in lock.module.parameters.items()
     }
     sections: dict[str, Any] = {
@@ -106,6 +122,10 @@ def text(lock: Lock) -> bytes:
         "variables": _Lines(variables),
     }
     return (_written(_Lines(sections), "") + "\n").encode("ascii")
+
+
+def _crc32c(crc: int | None) -> str | None:
+    return None if crc is None else f"{crc:08x}"
 
 
 def _in_order(named: Mapping[str, T]) -> list[tuple[str, T]]:
@@ -140,7 +160,7 @@ def _variable(ref: TensorRef, derived: TensorRef, crc: int | None) -> list[Any]:
     for what in ("nbytes", "slot_of", "average_of", "unreadable"):
         if (value := getattr(ref, what)) != getattr(derived, what):
             extras[what] = value
-    return [ref.dtype, list(ref.shape), None if crc is None else f"{crc:08x}", *([extras] if extras else [])]
+    return [ref.dtype, list(ref.shape), _crc32c(crc), *([extras] if extras else [])]
 
 
 def _proof(proof: Proof) -> dict[str, Any]:

@@ -46,6 +46,15 @@ def outdated(mapping: Mapping, message: str, at: Location, details: tuple[str, .
     return Problem("T2T508", message, at, hint, details=details)
 
 
+def unknown_values(mapping: Mapping, lock: Lock, *, required: bool = False) -> list[Problem]:
+    """That a lock of names and shapes alone knows no values (T2T502): a note, or an error where they are `required`."""
+    if not lock.is_of_names:
+        return []
+    hint = f"run t2t lock {shown(mapping.path)} where the weights are"
+    message = "values not checked: the lock is of names and shapes alone"
+    return [Problem("T2T502", message, mapping.source_at, hint, "error" if required else "note")]
+
+
 def stale_model(mapping: Mapping, lock: Lock | None) -> list[Problem]:
     """What the lock was made with that the mapping says otherwise: its model, the model's arguments, its names."""
     if lock is None:
@@ -91,10 +100,10 @@ def stale_source(
 ) -> list[Problem]:
     """
     Whether the lock is of these weights: by names, dtypes, shapes and stored checksums. Where the format stores none
-    they are computed `by_value`, which reads everything, or left out.
+    they are computed `by_value`, which reads everything, or left out; so they are where the lock knows none.
     """
     ours, theirs = inventory.variables, lock.checkpoint.variables
-    is_summed = inventory.is_cheap or by_value
+    is_summed = (inventory.is_cheap or by_value) and not lock.is_of_names
     differing = [
         name
         for name in sorted({*ours, *theirs})

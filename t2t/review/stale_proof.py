@@ -13,15 +13,17 @@ from t2t.names import shown
 from t2t.problems import CheckpointError, MappingError, Problem
 from t2t.proof import origin
 from t2t.review.lock import Lock, tolerance
-from t2t.review.stale import outdated
+from t2t.review.stale import outdated, unknown_values
 
 
 def stale_proof(mapping: Mapping, lock: Lock, *, required: bool = False) -> list[Problem]:
     """
     Every way in which the lock's proof is not of what `verify` asks for (T2T508), or missing (T2T502, a warning).
 
-    A proof that is `required` has to be there.
+    A proof that is `required` has to be there. A lock of names and shapes alone has none, and says so.
     """
+    if lock.is_of_names:
+        return unknown_values(mapping, lock, required=required)
     found = _stale_proof(mapping, lock)
     return [replace(one, severity="error") if required and one.code == "T2T502" else one for one in found]
 

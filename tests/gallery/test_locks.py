@@ -1,7 +1,12 @@
-"""The gallery's locks: what they say is what the published weights give, and without the weights nothing is missed."""
+"""
+The gallery's locks: what they say is what the published weights give, and without the weights nothing is missed.
+
+Those of weights that are not here are of names and shapes alone; three of them are made again in test_vision.py.
+"""
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +20,32 @@ from t2t import api, checkpoints
 from t2t import mapping as mapping_file
 from t2t import plan as planning
 from t2t.review import lock as locks
-from tests.gallery.shared import MAPPINGS, data, recorded
+from tests.commands import t2t
+from tests.gallery.published_locks import BY_KERAS, BY_RULE, index, is_committed, write
+from tests.gallery.shared import MAPPINGS, ROOT, data, recorded
 
-NAMES = sorted(path.name.removesuffix(".lock.json") for path in MAPPINGS.glob("*.lock.json"))
-every_lock = pytest.mark.parametrize("name", NAMES)
+every_lock = pytest.mark.parametrize("name", CHECKPOINTS)
+every_lock_of_names = pytest.mark.parametrize("name", [*BY_RULE, *BY_KERAS])
 
 
-def test_every_mapping_with_weights_has_a_lock() -> None:
-    assert set(NAMES) == set(CHECKPOINTS)
+def test_every_mapping_has_a_lock_and_those_with_weights_one_of_values() -> None:
+    read = {path.name.removesuffix(".lock.json"): locks.read(str(path)) for path in MAPPINGS.glob("*.lock.json")}
+
+    assert read.keys() == {path.stem for path in MAPPINGS.glob("*.yaml")}
+    assert {name for name, lock in read.items() if not lock.is_of_names} == CHECKPOINTS.keys()
+    assert {name for name, lock in read.items() if lock.is_of_names} == {*BY_RULE, *BY_KERAS}
+
+
+@pytest.mark.parametrize("name", BY_RULE)
+def test_one_of_names_is_made_again_from_the_published_names_and_shapes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers", reason="has the modules")
+    monkeypatch.chdir(ROOT)
+
+    made = write(name, index(tmp_path / "x.ckpt", BY_RULE[name]()), str(tmp_path / "again.lock.json"))
+
+    assert is_committed(made, name)
 
 
 @every_lock
@@ -49,15 +72,36 @@ def test_it_is_made_again_from_the_weights(name: str, tmp_path: Path) -> None:
         assert {figures.scale, committed.proof.outputs[output].scale} <= scales
 
 
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("a connection was opened")
+
+
 @every_lock
 def test_a_check_without_the_weights_finds_nothing_and_asks_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise AssertionError("a connection was opened")
-
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
     assert api.check(MAPPINGS / f"{name}.yaml", locked=True) == []
+
+
+@every_lock_of_names
+def test_a_check_by_names_alone_says_what_it_does_not_know(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+    (found,) = api.check(MAPPINGS / f"{name}.yaml")
+
+    assert (found.code, found.severity) == ("T2T502", "note")
+    assert found.message == "values not checked: the lock is of names and shapes alone"
+
+
+def test_a_check_of_all_of_them_ends_with_0_and_counts_what_only_the_locks_know() -> None:
+    plain = t2t("check", cwd=ROOT)
+    document = json.loads(t2t("check", "--format", "json", cwd=ROOT).out)
+
+    assert (plain.code, plain.err) == (0, "")
+    assert plain.out.splitlines()[-1] == "31 mappings checked, 30 by the lock alone: 14 notes"
+    assert (len(document["checked"]), document["by_lock_alone"], len(document["problems"])) == (31, 30, 14)
 
 
 @every_lock

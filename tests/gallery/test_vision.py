@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 
 import t2t
-from tests.commands import ENVIRONMENT
+from tests.gallery.published_locks import BY_KERAS, is_committed, write, write_keras
 from tests.gallery.shared import MAPPINGS, ROOT, lines
 
 NAMES = ("tensorflow", "keras", "h5py")
@@ -57,9 +55,7 @@ every_entry = pytest.mark.parametrize(
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder with what with_vision.py writes, half a gigabyte, and with the recordings."""
     folder = tmp_path_factory.mktemp("vision")
-    quiet = ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    child = Path(__file__).with_name("with_vision.py")
-    subprocess.run([sys.executable, child, folder], env=quiet, check=True, timeout=300, capture_output=True)
+    write_keras(folder)
     yield folder
     shutil.rmtree(folder)
 
@@ -150,6 +146,13 @@ def test_keras_weights_under_the_official_names_give_what_keras_computes(
     with np.load(written / "keras_as_official.npz") as arrays, torch.inference_mode():
         logits = module(torch.from_numpy(arrays["image"].transpose(0, 3, 1, 2))).numpy()
         assert np.abs(logits - arrays["logits"]).max() <= 1e-5 * np.abs(arrays["logits"]).max()
+
+
+@pytest.mark.parametrize("name", BY_KERAS)
+def test_the_lock_of_names_is_made_again_from_what_keras_saves(name: str, written: Path, tmp_path: Path) -> None:
+    made = write(name, written / BY_KERAS[name], str(tmp_path / "again.lock.json"))
+
+    assert is_committed(made, name)
 
 
 @pytest.mark.parametrize(

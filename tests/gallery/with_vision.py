@@ -1,7 +1,7 @@
 """
 The child process in which Keras and TensorFlow write checkpoints of vision models, for the tests to convert.
 
-    python with_vision.py FOLDER
+    python -m tests.gallery.with_vision FOLDER
 
 resnet50.h5, inception_v3.h5 and efficientnet_b0.h5 are of keras.applications and have weights alone, under the names
 that Keras 2 gave them: so they are published. resnet50.weights.h5, inception_v3.keras and efficientnet_b0_keras3.h5 are
@@ -15,7 +15,6 @@ All values are random, statistics and offsets too. Kernels and variances are sma
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-untyped]
 
-UNITS = (3, 4, 6, 3)
+from tests.gallery.resnet50 import Shapes, convolutions, official, slim
 
 #: An eighth of what is published, for speed.
 WIDTH = 8
@@ -65,52 +64,25 @@ def write_keras(folder: Path, name: str, model: Any, variance: float) -> None:
                 group.attrs["weight_names"] = [f"{layer.name}/depthwise_kernel".encode()]
 
 
-def convolutions() -> Iterator[tuple[str, str, str, tuple[int, int, int, int]]]:
-    """The name of each convolution at Keras, of its normalization there, its name at TF-Slim, its shape at WIDTH."""
-    yield "conv1_conv", "conv1_bn", "conv1", (7, 7, 3, WIDTH)
-    inputs = WIDTH
-    for block, units in enumerate(UNITS):
-        inside = WIDTH * 2**block
-        for unit in range(1, units + 1):
-            shapes = [(1, 1, inputs, 4 * inside), (1, 1, inputs, inside), (3, 3, inside, inside)]
-            for number, shape in enumerate([*shapes, (1, 1, inside, 4 * inside)]):
-                if number or unit == 1:
-                    keras_name = f"conv{block + 2}_block{unit}_{number}"
-                    scope = f"block{block + 1}/unit_{unit}/bottleneck_v1"
-                    own = f"conv{number}" if number else "shortcut"
-                    yield f"{keras_name}_conv", f"{keras_name}_bn", f"{scope}/{own}", shape
-            inputs = 4 * inside
-
-
-def slim() -> dict[str, Any]:
-    net, variables = "resnet_v1_50", {}
-    for _, _, name, shape in convolutions():
-        variables[f"{net}/{name}/weights"] = value("weights", shape, 1e-4)
-        for part in ("gamma", "beta", "moving_mean", "moving_variance"):
-            variables[f"{net}/{name}/BatchNorm/{part}"] = value(part, shape[-1:], 1e-4)
-    variables[f"{net}/logits/weights"] = value("weights", (1, 1, 32 * WIDTH, 1000), 1.0)
-    variables[f"{net}/logits/biases"] = value("biases", (1000,), 1.0)
-    slots = {f"{name}/Momentum": np.zeros_like(array) for name, array in variables.items() if "moving" not in name}
-    mean = np.array([123.68, 116.78, 103.94], np.float32)
-    return {**variables, **slots, f"{net}/mean_rgb": mean, "global_step": np.array(7)}
-
-
-def official() -> dict[str, Any]:
-    net, variables = "resnet_model", {}
-    for number, (_, _, _, shape) in enumerate(convolutions()):
-        suffix = f"_{number}" if number else ""
-        variables[f"{net}/conv2d{suffix}/kernel"] = value("kernel", shape, 1e-4)
-        for part in ("gamma", "beta", "moving_mean", "moving_variance"):
-            variables[f"{net}/batch_normalization{suffix}/{part}"] = value(part, shape[-1:], 1e-4)
-    variables[f"{net}/dense/kernel"] = value("kernel", (32 * WIDTH, 1001), 1.0)
-    variables[f"{net}/dense/bias"] = value("bias", (1001,), 1.0)
-    slots = {f"{name}/Momentum": np.zeros_like(array) for name, array in variables.items() if "moving" not in name}
-    return {**variables, **slots, "global_step": np.array(7)}
+def drawn(shapes: Shapes) -> dict[str, Any]:
+    """The variables of TF's own checkpoints, with values."""
+    variables: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        part = name.rpartition("/")[2]
+        if name == "global_step":
+            variables[name] = np.array(7)
+        elif part == "mean_rgb":
+            variables[name] = np.array([123.68, 116.78, 103.94], np.float32)
+        elif part == "Momentum":
+            variables[name] = np.zeros(shape, np.float32)
+        else:
+            variables[name] = value(part, shape, 1.0 if "/logits/" in name or "/dense/" in name else 1e-4)
+    return variables
 
 
 def keras_as_official(model: Any) -> dict[str, Any]:
     variables = {}
-    for number, (conv, norm, _, _) in enumerate(convolutions()):
+    for number, (conv, norm, _, _) in enumerate(convolutions(WIDTH)):
         suffix = f"_{number}" if number else ""
         for layer, name in ((conv, "conv2d"), (norm, "batch_normalization")):
             for weight in model.get_layer(layer).weights:
@@ -147,8 +119,8 @@ def main(folder: Path) -> None:
     write_keras(folder, "efficientnet_b0", efficientnet, 1e-2)
     with h5py.File(folder / "efficientnet_b0_keras3.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, efficientnet)
-    save(folder / "resnet_v1_50.ckpt", slim(), version=1)
-    save(folder / "official", official())
+    save(folder / "resnet_v1_50.ckpt", drawn(slim(WIDTH)), version=1)
+    save(folder / "official", drawn(official(WIDTH)))
 
 
 if __name__ == "__main__":

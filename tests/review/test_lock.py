@@ -115,6 +115,9 @@ def made_locks(draw: st.DrawFn) -> Lock:
     outputs = st.dictionaries(NAMES, st.builds(Figures, FIGURE, FIGURE, FIGURE), max_size=2)
     proof = st.builds(Proof, st.just(""), TEXTS, outputs, st.just(accuracy)) | st.builds(Proof, NAMES.filter(bool))
     inventory = draw(inventories())
+    crcs = {name: draw(CRCS) for name in names}
+    if draw(st.booleans()):  # names and shapes alone
+        crcs, inventory, proof = {}, locks.names_alone(inventory), st.builds(Proof, NAMES.filter(bool))
     return Lock(
         path="m.lock.json",
         model=draw(NAMES),
@@ -125,7 +128,7 @@ def made_locks(draw: st.DrawFn) -> Lock:
         checkpoint=inventory,
         module=ModuleInventory(parameters),
         steps={name: f"{draw(st.integers(0, 2**64 - 1)):016x}" for name in names},
-        outputs={name: draw(CRCS) for name in names},
+        outputs=crcs,
         require=draw(st.dictionaries(NAMES, st.dictionaries(NAMES, st.dictionaries(NAMES, PLAIN, max_size=2)))),
         proof=draw(proof),
         made_by=draw(TEXTS),
@@ -351,6 +354,11 @@ def having(value: Any, *path: str | int) -> Callable[[Any], None]:
     return edit
 
 
+def no_checksums(document: Any) -> None:
+    for entry in document["parameters"].values():
+        entry[3] = None
+
+
 W, P = ("variables", "dense/kernel"), ("parameters", "fc.weight")
 NO_CRC = "the checksum of fc.weight is not eight hexadecimal digits"
 NO_ACCURACY = "figures of the proof are tensorflow, torch, and nothing else"
@@ -397,7 +405,8 @@ TREES: dict[str, tuple[Callable[[Any], None], str]] = {
     "a checksum as a number": (having(7, *W, 2), "the checksum of dense/kernel is not eight hexadecimal digits"),
     "a checksum in capitals": (having("ABCDEF01", *P, 3), NO_CRC),
     "a checksum with an end": (having("abcdef01\n", *P, 3), NO_CRC),
-    "a parameter without one": (having(None, *P, 3), NO_CRC),
+    "a parameter without one": (having(None, *P, 3), "fc.weight has no checksum, but tied.weight has one"),
+    "a proof of no values": (no_checksums, "it holds a proof, but no checksum of what was proven"),
     "a digest": (having("0" * 15, *P, 2), "the digest of fc.weight is not sixteen hexadecimal digits"),
     "a kind": (having(["float32", [], "0" * 16, "0" * 8, {"kind": "x"}], *P),
                "the entry of fc.weight says something that no lock says"),
@@ -548,7 +557,7 @@ def test_what_the_schema_refuses_the_reader_refuses_and_nearly_the_other_way_rou
 
     assert taken > 150
     assert refused_by_both > 500
-    known = (NO_ENTRY, "tied to", "source is the digest", "not a number", "figures of the proof are")
+    known = (NO_ENTRY, "no checksum", "tied to", "source is the digest", "not a number", "figures of the proof are")
     assert [told for told in stricter if not any(text in told for text in known)] == []
 
 
